@@ -1,0 +1,196 @@
+"""The settings of every stage, free of heavy imports: each field is a command-line flag and a TOML key."""
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from milscope.types import refuse
+
+
+def setting(default: Any, meaning: str, *, identity: bool = True, choices: tuple[str, ...] = ()) -> Any:  # noqa: ANN401
+    """A field with its meaning (with the unit); `identity=False` marks what cannot change a result."""
+    metadata = {"meaning": meaning, "identity": identity, "choices": choices}
+    if isinstance(default, dict):
+        return dataclasses.field(default_factory=lambda: dict(default), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class SynthConfig:
+    """What rendered slides look like."""
+
+    slides: int = setting(40, "number of slides, one per patient")
+    cells: int = setting(200, "cells per slide")
+    prevalence: float = setting(0.5, "share of slides that are abnormal")
+    rate: float = setting(0.05, "witness rate: share of abnormal cells on an abnormal slide")
+    mpp: float = setting(0.5, "scale of the rendered slides, microns per pixel")
+    seed: int = setting(0, "same seed, same slides")
+    crops: bool = setting(False, "write a folder of cell crops per slide instead of slide images")
+    workers: int = setting(0, "processes; 0 means one per core", identity=False)
+
+
+@dataclass(frozen=True)
+class SplitConfig:
+    """How patients are divided."""
+
+    validation: float = setting(0.2, "share of patients on which models are chosen")
+    test: float = setting(0.2, "share of patients on which nothing is chosen and everything is measured")
+    seed: int = setting(0, "same seed, same division")
+
+
+@dataclass(frozen=True)
+class TileConfig:
+    """How slides become cells."""
+
+    size: int = setting(64, "side of a crop or tile, pixels at the working scale")
+    mpp: float | None = setting(None, "working scale, microns per pixel; empty: the image's own pixels")
+    foreground: float = setting(0.1, "whole slides only: least share of a tile that must be stained")
+    quality: int = setting(95, "JPEG quality of crops cut from images; 100 stores PNG, without loss")
+    workers: int = setting(0, "processes; 0 means one per core", identity=False)
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """How the encoder learns from slide labels (SLAM-AGS, METHODS 1)."""
+
+    task: str = setting("", "label column to learn from; empty: the only one")
+    encoder: str = setting("resnet18", "any timm model")
+    encoder_options: dict[str, Any] = setting({}, "options of the timm model, as JSON")
+    size: int = setting(64, "side of a view, pixels")
+    margin: float = setting(1.125, "side of a stored cell over the side of a view: room for random crops")
+    epochs: int = setting(20, "passes over all training cells; 0 leaves the encoder untrained")
+    batch: int = setting(256, "cells a step, positive and negative slides together")
+    surgery: str = setting("ags", "how the two gradients are joined", choices=("ags", "ags-one-way", "sum"))
+    rescale_bound: float | None = setting(None, "most that the surgery may lengthen a step; empty: no bound")
+    contrast_weight: float = setting(1.0, "weight of the contrast among cells of positive slides")
+    similarity_weight: float = setting(1.0, "weight of the similarity among cells of negative slides")
+    contrast_temperature: float = setting(0.07, "temperature of the contrast")
+    similarity_temperature: float = setting(0.07, "temperature of the similarity")
+    projection: int = setting(512, "width of the projector's hidden and output layer")
+    optimizer: str = setting("sgd", "which optimizer", choices=("sgd", "adamw"))
+    learning_rate: float = setting(0.05, "peak learning rate, after warm-up")
+    weight_decay: float = setting(1e-4, "weight decay")
+    warmup: float = setting(0.07, "share of the steps with a rising learning rate")
+    colour: float = setting(0.1, "strength of the colour jitter, 0 for none")
+    precision: str = setting("auto", "arithmetic of the encoder", choices=("auto", "float32", "bfloat16"))
+    seed: int = setting(0, "same seed, same encoder")
+    device: str = setting("auto", "cpu, cuda, cuda:1, mps; auto takes the best", identity=False)
+    cache: float = setting(4.0, "most space for decoded cells, GB on disk; above it cells are decoded at every use",
+                           identity=False)
+    stop_on_collapse: bool = setting(False, "end with an error when the projections collapse")
+
+
+@dataclass(frozen=True)
+class EncodeConfig:
+    """How cells become features."""
+
+    batch: int = setting(512, "cells a forward pass", identity=False)
+    precision: str = setting("auto", "arithmetic of the encoder", choices=("auto", "float32", "bfloat16"))
+    device: str = setting("auto", "cpu, cuda, cuda:1, mps; auto takes the best", identity=False)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How slide models learn from features."""
+
+    task: str = setting("", "label column to learn; empty: the only one")
+    aggregators: tuple[str, ...] = setting(("abmil-gated",), "models to try; the best on validation is kept")
+    select: str = setting("loss", "what chooses epoch and model on validation patients", choices=("loss", "auc"))
+    epochs: int = setting(100, "most passes over the training slides")
+    patience: int = setting(20, "passes without improvement before training ends")
+    batch: int = setting(16, "slides a step")
+    learning_rate: float = setting(3e-4, "learning rate (AdamW)")
+    weight_decay: float = setting(1e-3, "weight decay (AdamW)")
+    dropout: float = setting(0.25, "share of features dropped in training")
+    seed: int = setting(0, "same seed, same model")
+
+
+@dataclass(frozen=True)
+class PredictConfig:
+    """How slides are scored."""
+
+    threshold: float = setting(0.5, "probability from which a slide is called positive")
+
+
+@dataclass(frozen=True)
+class RetrieveConfig:
+    """Which cells are put before a person."""
+
+    k: int = setting(400, "cells per slide; a smaller slide gives all it has")
+    rank: str = setting("attention", "what orders the cells", choices=("attention", "evidence"))
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """How results are measured."""
+
+    transductive: bool = setting(False, "also judge patients that the encoder or model was trained on (said on the report)")
+    truth_column: str = setting("", "column of the cell truth; empty: the task's name, else the only candidate")
+    truth_normal: str = setting("0", "value of that column which means a normal cell; any other is a witness")
+    draws: int = setting(1000, "bootstrap draws over patients")
+    confidence: float = setting(0.95, "coverage of the intervals")
+    seed: int = setting(0, "same seed, same intervals")
+
+
+@dataclass(frozen=True)
+class ReportConfig:
+    """What the page shows."""
+
+    title: str = setting("", "title of the page; empty: the name of the run")
+    slides: int = setting(60, "most slides shown with their cells")
+    cells: int = setting(24, "most cells shown per slide")
+
+
+STAGES: Mapping[str, type] = {
+    "split": SplitConfig,
+    "tile": TileConfig,
+    "pretrain": PretrainConfig,
+    "encode": EncodeConfig,
+    "train": TrainConfig,
+    "predict": PredictConfig,
+    "retrieve": RetrieveConfig,
+    "evaluate": EvaluateConfig,
+    "report": ReportConfig,
+}
+
+
+def identity(config: object) -> dict[str, Any]:
+    """The fields that can change a stage's result, as plain values."""
+    return {
+        field.name: list(value) if isinstance(value := getattr(config, field.name), tuple) else value
+        for field in dataclasses.fields(config)  # type: ignore[arg-type]
+        if field.metadata.get("identity", True)
+    }
+
+
+def configure(config_class: type, values: Mapping[str, Any], *, source: str) -> Any:  # noqa: ANN401
+    """A config from plain values, each checked for its name, type and choices.
+
+    Raises:
+        InputError: If a key is unknown or a value is of the wrong type; the line names `source`.
+    """
+    fields = {field.name: field for field in dataclasses.fields(config_class)}
+    for key in values:
+        if key not in fields:
+            near = difflib.get_close_matches(key, fields, 1) or sorted(fields)
+            raise refuse(source, "of known keys", f"`{key}`", f"Did you mean `{near[0]}`? `--help` lists all.")
+    return config_class(**{key: _checked(fields[key], value, source) for key, value in values.items()})
+
+
+def _checked(field: dataclasses.Field, value: Any, source: str) -> Any:  # noqa: ANN401
+    kinds = typing.get_args(field.type) if isinstance(field.type, types.UnionType) else (field.type,)
+    kinds = tuple(typing.get_origin(kind) or kind for kind in kinds)
+    if float in kinds and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if tuple in kinds and isinstance(value, list):
+        value = tuple(value)
+    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        wanted = " or ".join("empty" if kind is types.NoneType else kind.__name__ for kind in kinds)
+        raise refuse(f"{source}: {field.name}", wanted, repr(value), "Correct it.")
+    if field.metadata["choices"] and value not in field.metadata["choices"]:
+        raise refuse(f"{source}: {field.name}", "one of " + ", ".join(field.metadata["choices"]), value, "Choose one.")
+    return value

@@ -1,0 +1,85 @@
+"""Encoding: the features of every cell of every slide, with the encoder and the patients it has seen on record."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+
+from milscope.augment import centre
+from milscope.configs import EncodeConfig
+from milscope.encoders import Encoder, choose_device, choose_precision, load_encoder, mixed_precision
+from milscope.progress import progress
+from milscope.store import CellStore, Stage, read_manifest, write_features
+
+
+class Encoded(NamedTuple):
+    """The features' directory, and how much it holds."""
+
+    directory: Path
+    slides: int
+    cells: int
+    features: int
+
+
+def encode(cells: Path, encoder: Path, out: Path, config: EncodeConfig | None = None) -> Encoded:
+    """Encodes every cell of a store: the encoder's output for the middle of the cell, in float32.
+
+    Args:
+        cells: A `cells` artifact (`tile`).
+        encoder: An `encoder` artifact (`pretrain`).
+        out: Directory of the features, one HDF5 file per slide in TRIDENT's layout.
+        config: Settings; the defaults of `EncodeConfig` if None.
+    """
+    config = config or EncodeConfig()
+    store, origin = CellStore(cells), read_manifest(encoder, "encoder")
+    inputs = {"cells": store.manifest.fingerprint, "encoder": origin.fingerprint}
+    with Stage(out, "features", config, inputs, origin.patients) as stage:
+        if not stage.done:
+            network = load_encoder(encoder)
+            folder = stage.work / f"features_{network.name.replace('/', '_')}"
+            folder.mkdir(exist_ok=True)
+            _encode_missing(store, network, folder, config, margin=origin.config.get("margin", 1.0))
+            stage.summary.update(slides=len(store.slides), cells=sum(map(store.count, store.slides)),
+                                 features=network.features, encoder=network.name)
+    summary = stage.manifest.summary
+    return Encoded(Path(out), summary["slides"], summary["cells"], summary["features"])
+
+
+def _encode_missing(store: CellStore, network: Encoder, folder: Path, config: EncodeConfig, *, margin: float) -> None:
+    device = choose_device(config.device)
+    precision = choose_precision(config.precision, device)
+    network = network.to(device, memory_format=torch.channels_last)
+    missing = [slide for slide in store.slides if not (folder / f"{slide}.h5").exists()]
+    with progress("encode", sum(map(store.count, missing)), "cells") as advance:
+        for slide in missing:
+            parts = []
+            for pixels in _chunks(store, slide, config.batch, int(np.ceil(network.size * margin))):
+                parts.append(encode_cells(network, pixels, precision))
+                advance(len(pixels))
+            write_features(folder / f"{slide}.h5", np.concatenate(parts), store.table(slide), encoder=network.name)
+
+
+def _chunks(store: CellStore, slide: str, batch: int, side: int) -> Iterator[UInt8[np.ndarray, "cell side side 3"]]:
+    """Decoded cells, the next chunk decoded while the present one is encoded."""
+    rows = np.arange(store.count(slide))
+    starts = range(0, len(rows), batch)
+    with ThreadPoolExecutor(1) as thread:
+        ahead = [thread.submit(store.decode, slide, rows[:batch], side)]
+        for start in starts:
+            ready = ahead.pop().result()
+            ahead.append(thread.submit(store.decode, slide, rows[start + batch : start + 2 * batch], side))
+            yield ready
+
+
+@torch.inference_mode()
+def encode_cells(network: Encoder, pixels: UInt8[np.ndarray, "cell side side 3"],
+                 precision: torch.dtype = torch.float32) -> Float[np.ndarray, "cell feature"]:
+    """Features of decoded cells, on the device the network is on."""
+    device = next(network.parameters()).device
+    views = centre(torch.from_numpy(pixels).to(device), network.size)
+    with mixed_precision(device, precision):
+        return network(views).float().cpu().numpy()

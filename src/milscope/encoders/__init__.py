@@ -1,0 +1,7 @@
+"""From cells to features."""
+
+from milscope.encoders._backbone import Encoder, load_encoder
+from milscope.encoders._device import choose_device, choose_precision, mixed_precision
+from milscope.encoders._heads import Projector
+
+__all__ = ["Encoder", "Projector", "choose_device", "choose_precision", "load_encoder", "mixed_precision"]

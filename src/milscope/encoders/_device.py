@@ -1,0 +1,39 @@
+"""Where an encoder runs, and in which arithmetic."""
+
+from contextlib import AbstractContextManager
+
+import torch
+
+from milscope.types import refuse
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of that name; `auto` takes CUDA, then Apple's, then the processor.
+
+    Raises:
+        InputError: If there is no such device here.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise refuse("device", "cpu, cuda, cuda:N, mps or auto", f"`{name}`, which is not to be had here",
+                     "Use `--device auto`.") from error
+    return device
+
+
+def choose_precision(name: str, device: torch.device) -> torch.dtype:
+    """The arithmetic of that name; `auto` takes bfloat16 where the processor computes it, else float32."""
+    if name != "auto":
+        return torch.float32 if name == "float32" else torch.bfloat16
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    has_bf16 = device.type == "cpu" and (torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
+    return torch.bfloat16 if has_bf16 else torch.float32
+
+
+def mixed_precision(device: torch.device, precision: torch.dtype) -> AbstractContextManager:
+    """The context in which an encoder runs in that arithmetic; losses stay outside, in float32."""
+    return torch.autocast(device.type, dtype=precision, enabled=precision != torch.float32)

@@ -1,0 +1,36 @@
+"""Progress bars with rate and remaining time; quiet when nobody is looking."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+
+@contextmanager
+def progress(stage: str, total: int, unit: str, done: int = 0) -> Iterator[Callable[[int], None]]:
+    """A bar on standard error; gives the function that moves it on. Nothing is drawn when that is no terminal.
+
+    Args:
+        stage: What is being done.
+        total: How many units there are.
+        unit: The unit, in the plural (`slides`, `cells`).
+        done: How many were done before (a resumed stage).
+    """
+    columns = (TextColumn("{task.description:>9}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit),
+               _Rate(unit), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, disable=not sys.stderr.isatty(), transient=True) as bar:
+        task = bar.add_task(stage, total=total, completed=done)
+        yield lambda count: bar.advance(task, count)
+
+
+class _Rate(ProgressColumn):
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self.unit = unit
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:,.1f}/s" if task.speed else "")

@@ -1,0 +1,5 @@
+"""The page: one self-contained HTML file that shows a person what a run found, and how far to trust it."""
+
+from milscope.report._report import Reported, report
+
+__all__ = ["Reported", "report"]

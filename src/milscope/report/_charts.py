@@ -1,0 +1,204 @@
+"""The page's charts: small SVG drawings that take their colours from the page, so that they follow light and dark."""
+
+import io
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from markupsafe import Markup, escape
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+
+INK, MUTED, GRID, SURFACE = "#010101", "#020202", "#030303", "#040404"
+SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00")
+VARIABLES = {INK: "ink", MUTED: "muted", GRID: "grid", SURFACE: "surface",
+             **{colour: f"series-{place}" for place, colour in enumerate(SERIES, 1)}}
+NORMAL, ABNORMAL = SERIES[0], SERIES[1]
+DASHES = ("-", (0, (5, 2)), (0, (1, 1.4)), (0, (7, 2, 1, 2)), (0, (3, 1)))
+DOTS_AT_MOST = 240
+STYLE: dict[str, Any] = {
+    "svg.fonttype": "none", "font.size": 10, "axes.titlesize": 10, "legend.fontsize": 9.5, "legend.frameon": False,
+    "axes.edgecolor": MUTED, "axes.labelcolor": INK, "text.color": INK, "xtick.color": MUTED, "ytick.color": MUTED,
+    "xtick.labelcolor": INK, "ytick.labelcolor": INK, "axes.spines.top": False, "axes.spines.right": False,
+    "axes.grid": True, "grid.color": GRID, "grid.linewidth": 0.8, "axes.linewidth": 0.8, "axes.axisbelow": True,
+    "lines.linewidth": 1.9, "figure.facecolor": "none", "axes.facecolor": "none", "xtick.labelsize": 9.5, "ytick.labelsize": 9.5,
+}
+
+
+class Line(NamedTuple):
+    """One curve of a chart over epochs."""
+
+    label: str
+    x: Sequence[float]
+    y: Sequence[float]
+
+
+def roc(curve: dict[str, Any], operating: tuple[float, float] | None) -> Markup:
+    """Sensitivity against the share of normal slides called abnormal, with its band.
+
+    Args:
+        curve: x, y and the band's low, high, each in 0..1.
+        operating: Where the chosen threshold lies: (1 - specificity, sensitivity).
+    """
+    with _Drawing("roc", "ROC curve: sensitivity against false alarms, test slides", 4.2, 3.7) as drawing:
+        _unit_square(drawing.axes, "normal slides called abnormal (1 − specificity)", "abnormal slides found (sensitivity)")
+        drawing.axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=DASHES[1], label="guessing")
+        _banded(drawing.axes, curve, "this model", step=False)
+        if operating:
+            drawing.axes.plot(*operating, "o", color=ABNORMAL, markersize=7, label="at the threshold", clip_on=False)
+        drawing.axes.legend(loc="lower right")
+    return drawing.svg
+
+
+def precision_recall(curve: dict[str, Any], prevalence: float | None) -> Markup:
+    """How many of the slides called abnormal are abnormal, against how many of those are found.
+
+    Args:
+        curve: x (recall), y (precision) and the band's low, high, each in 0..1.
+        prevalence: Share of test slides that are abnormal: what guessing gives.
+    """
+    with _Drawing("pr", "Precision-recall curve, test slides", 4.2, 3.7) as drawing:
+        _unit_square(drawing.axes, "abnormal slides found (recall)", "called slides truly abnormal (precision)")
+        if prevalence is not None:
+            drawing.axes.axhline(prevalence, color=MUTED, linewidth=1, linestyle=DASHES[1], label="guessing")
+        _banded(drawing.axes, curve, "this model", step=False)
+        drawing.axes.legend(loc="lower left")
+    return drawing.svg
+
+
+def recall_at(curve: dict[str, Any], chance: float | None) -> Markup:
+    """Share of a slide's abnormal cells that are among the first k shown.
+
+    Args:
+        curve: k, value and the band's low, high.
+        chance: Share of a slide's cells that one cell is, on average: what drawing cells blindly adds per cell.
+    """
+    with _Drawing("recall", "Abnormal cells found among the first k shown", 4.2, 3.7) as drawing:
+        axes, ks = drawing.axes, np.asarray(curve["k"], float)
+        axes.set(xlabel="cells looked at per slide (k)", ylabel="share of abnormal cells found", ylim=(0, 1.02))
+        axes.set_xlim(0, ks.max() * 1.03)
+        if chance is not None:
+            axes.plot([0, *ks], np.minimum(1, chance * np.array([0, *ks])), color=MUTED, linewidth=1,
+                      linestyle=DASHES[1], label="looking at random")
+        _banded(axes, {**curve, "x": curve["k"], "y": curve["value"]}, "this ranking", step=False, marker="o")
+        axes.legend(loc="upper left" if np.nanmax(np.asarray(curve["value"], float)) < 0.5 else "lower right")
+    return drawing.svg
+
+
+def scores(normal: Sequence[float], abnormal: Sequence[float], threshold: float) -> Markup:
+    """One dot per slide at its probability, normal below and abnormal above; bars when there are too many for dots."""
+    with _Drawing("scores", "Probabilities of normal and abnormal test slides", 4.2, 3.7) as drawing:
+        axes, edges = drawing.axes, np.linspace(0, 1, 26)
+        tallest = max(np.histogram(part, edges)[0].max() for part in (normal, abnormal))
+        for side, values, colour, name in ((1, abnormal, ABNORMAL, "abnormal"), (-1, normal, NORMAL, "normal")):
+            counts, places = np.histogram(values, edges)[0], (edges[:-1] + edges[1:]) / 2
+            if len(normal) + len(abnormal) > DOTS_AT_MOST:
+                axes.bar(places, side * counts, width=0.036, color=colour)
+            else:
+                x = np.repeat(places, counts)
+                y = np.concatenate([np.arange(count) + 0.6 for count in counts]) if len(x) else x
+                axes.plot(x, side * y, "o", color=colour, markersize=max(2.5, min(7, 110 / (tallest + 2))))
+            axes.text(0.01, side * (tallest + 1.0), f"{name} slides ({len(values):,})", color=colour, va="center", weight="bold")
+        axes.axhline(0, color=MUTED, linewidth=0.8)
+        axes.axvline(threshold, color=INK, linewidth=1, linestyle=DASHES[1])
+        axes.text(threshold, -(tallest + 1.9), f" threshold {threshold:.2g}", va="center")
+        axes.set(xlim=(-0.01, 1.01), ylim=(-(tallest + 2.5), tallest + 1.8), xlabel="probability that the slide is abnormal")
+        axes.set_yticks([])
+        axes.grid(visible=False, axis="y")
+        axes.spines["left"].set_visible(False)
+    return drawing.svg
+
+
+def epochs(name: str, title: str, lines: Sequence[Line], *, reference: tuple[float, str] | None = None,
+           limits: tuple[float, float] | None = None) -> Markup:
+    """Quantities over the passes of training.
+
+    Args:
+        name: A name for the drawing, unique on the page.
+        title: What the drawing shows, for those who cannot see it, and its vertical axis.
+        lines: The curves, told apart by colour and dashes.
+        reference: A height to compare with, and what it means.
+        limits: Least and greatest value of the vertical axis.
+    """
+    with _Drawing(name, f"{title} in every pass of training", 3.5, 2.5) as drawing:
+        axes = drawing.axes
+        for line, colour, dash in zip(lines, SERIES, DASHES, strict=False):
+            mark = "o" if len(line.x) == 1 else ""
+            axes.plot(line.x, line.y, color=colour, linestyle=dash, label=line.label, marker=mark)
+        if reference:
+            axes.axhline(reference[0], color=MUTED, linewidth=1, linestyle=DASHES[2], label=reference[1])
+        axes.set(xlabel="pass over the training cells" if name.startswith("pretrain") else "pass over the training slides")
+        axes.set_ylabel(title)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        if limits:
+            axes.set_ylim(*limits)
+        if len(lines) > 1 or reference:
+            axes.legend(loc="best", handlelength=2.4)
+    return drawing.svg
+
+
+def lines_of(frame: pd.DataFrame, columns: dict[str, str], prefix: str = "") -> list[Line]:
+    """The curves of those columns (column → label) that are there and hold a number."""
+    kept = [name for name in columns if name in frame and np.isfinite(frame[name].astype(float)).any()]
+    return [Line(prefix + columns[name], frame["epoch"].tolist(), frame[name].astype(float).tolist()) for name in kept]
+
+
+class _Drawing:
+    """One figure; on leaving, `svg` is its markup, with colours as variables and ids unique to the drawing."""
+
+    def __init__(self, name: str, title: str, width: float, height: float) -> None:
+        self.name, self.title, self.size = name, title, (width, height)
+        self.svg = Markup()
+
+    def __enter__(self) -> "_Drawing":
+        self._style = mpl.rc_context({**STYLE, "svg.hashsalt": self.name})
+        self._style.__enter__()
+        self.figure = Figure(figsize=self.size, dpi=72, layout="constrained")
+        self.axes: Axes = self.figure.add_subplot()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        try:
+            if kind is None:
+                text = io.StringIO()
+                FigureCanvasSVG(self.figure).print_svg(text, metadata={"Date": None, "Creator": None})
+                self.svg = inlined(text.getvalue(), self.name, self.title)
+        finally:
+            self._style.__exit__(None, None, None)
+
+
+def inlined(svg: str, name: str, title: str) -> Markup:
+    """An SVG file as part of a page: no prolog, no global style, own ids, colours of the page, a title to be read."""
+    svg = re.sub(r"<metadata>.*?</metadata>|<style[^>]*>.*?</style>|<!--.*?-->", "", svg[svg.index("<svg"):], flags=re.DOTALL)
+    used = set(re.findall(r"[(\"]#([\w-]+)[)\"]", svg))
+    svg = re.sub(r' id="([^"]+)"', lambda found: f' id="{name}-{found[1]}"' if found[1] in used else "", svg)
+    svg = re.sub(r"([(\"])#([\w-]+)(?=[)\"])", rf"\1#{name}-\2", svg).replace("xlink:href", "href")
+    for colour, variable in VARIABLES.items():
+        svg = svg.replace(colour, f"var(--{variable})")
+    svg = re.sub(r"font: ((?:\w+ )?)([\d.]+)px [^;\"]*", r"font-size: \2px; font-weight: \g<1>", svg)
+    svg = re.sub(r"font-weight: (;|\")", r"font-weight: normal\1", svg)
+    box = re.search(r'viewBox="([^"]+)"', svg)
+    head = f'<svg class="chart" role="img" aria-label="{escape(title)}" viewBox="{box[1] if box else "0 0 1 1"}">'
+    return Markup(re.sub(r"\n\s*", "\n", head + f"<title>{escape(title)}</title>" + svg[svg.index(">") + 1:]))  # noqa: S704
+
+
+def _unit_square(axes: Axes, x: str, y: str) -> None:
+    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.02), xlabel=x, ylabel=y)
+    axes.set_xticks(np.linspace(0, 1, 6))
+    axes.set_yticks(np.linspace(0, 1, 6))
+
+
+def _banded(axes: Axes, curve: dict[str, Any], label: str, *, step: bool, marker: str = "") -> None:
+    x = np.asarray(curve["x"], float)
+    if _same_length(curve, "low", "high"):
+        axes.fill_between(x, np.asarray(curve["low"], float), np.asarray(curve["high"], float), color=SERIES[0], alpha=0.22,
+                          linewidth=0, label="interval", step="post" if step else None)
+    axes.plot(x, np.asarray(curve["y"], float), color=SERIES[0], label=label, marker=marker, markersize=5)
+
+
+def _same_length(curve: dict[str, Any], *names: str) -> bool:
+    return all(len(curve.get(name) or ()) == len(curve["x"]) for name in names)

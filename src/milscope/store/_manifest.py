@@ -1,0 +1,175 @@
+"""Artifacts: directories that are whole or absent, and that say what they are and what they were made from."""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, NamedTuple, Self
+
+from milscope.configs import identity
+from milscope.types import InputError, refuse
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+
+
+class Manifest(NamedTuple):
+    """What an artifact is, what it was made from, and whose cells it has seen."""
+
+    kind: str
+    format_version: int
+    milscope: str
+    config: dict[str, Any]
+    inputs: dict[str, str]
+    patients: list[str]
+    summary: dict[str, Any]
+    created: str
+
+    @property
+    def fingerprint(self) -> str:
+        """Same kind, settings and inputs, same fingerprint: what later stages record and compare."""
+        return fingerprint({"kind": self.kind, "version": self.format_version, "config": self.config, "inputs": self.inputs})
+
+
+class Stage:
+    """Makes one artifact: everything is written to a hidden work directory, renamed when the stage ends well.
+
+    A stage that was interrupted finds its work directory again, if settings and inputs are the same, and goes on.
+
+    Args:
+        out: The artifact's directory. An earlier artifact of the same kind is replaced, anything else refused.
+        kind: What it will hold.
+        config: The stage's settings, a dataclass of `milscope.configs`.
+        inputs: Name → fingerprint of everything it is made from.
+        patients: The patients whose cells or labels it learns from.
+
+    Raises:
+        InputError: If `out` holds something else, cannot be written, or is being written by another process.
+    """
+
+    def __init__(self, out: Path, kind: str, config: object, inputs: Mapping[str, str], patients: Iterable[str] = ()) -> None:
+        self.out = Path(out)
+        self.work = self.out.parent / f".{self.out.name}.partial"
+        self.summary: dict[str, Any] = {}
+        self._manifest = Manifest(kind, FORMAT_VERSION, version("milscope"), identity(config), dict(inputs),
+                                  sorted(set(patients)), self.summary, datetime.now(UTC).isoformat(timespec="seconds"))
+        self._lock: IO[str] | None = None
+        self.done = self._is_done()
+
+    def __enter__(self) -> Self:
+        if not self.done:
+            try:
+                self._claim()
+            except OSError as error:
+                raise unwritable(self.out, error) from error
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self.done:
+            return
+        try:
+            if error is None:
+                self._publish()
+                self.done = True
+            elif isinstance(error, OSError) and error.errno is not None and not isinstance(error, FileNotFoundError):
+                raise unwritable(self.out, error) from error
+        finally:
+            self._release(discard=isinstance(error, InputError))
+
+    @property
+    def manifest(self) -> Manifest:
+        """The finished artifact's manifest."""
+        return read_manifest(self.out, self._manifest.kind)
+
+    def _is_done(self) -> bool:
+        if not self.out.exists() or (self.out.is_dir() and not any(self.out.iterdir())):
+            return False
+        if not (self.out / MANIFEST).exists():
+            raise refuse("out", f"a new directory or an earlier `{self._manifest.kind}`", f"something else in {self.out}",
+                         "Give another directory.")
+        return read_manifest(self.out, self._manifest.kind).fingerprint == self._manifest.fingerprint
+
+    def _claim(self) -> None:
+        self.work.parent.mkdir(parents=True, exist_ok=True)
+        lock = self.work.with_suffix(".lock")
+        self._lock = lock.open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise refuse("out", "free", f"another milscope process writing {self.out}", "Wait for it to end.") from error
+        claim = self.work / "stage.json"
+        if not claim.exists() or claim.read_text() != self._manifest.fingerprint:
+            shutil.rmtree(self.work, ignore_errors=True)
+            self.work.mkdir()
+            write_text(claim, self._manifest.fingerprint)
+
+    def _publish(self) -> None:
+        (self.work / "stage.json").unlink()
+        write_text(self.work / MANIFEST, json.dumps(self._manifest._asdict(), indent=1, sort_keys=True))
+        retired = self.out.parent / f".{self.out.name}.retired"
+        shutil.rmtree(retired, ignore_errors=True)
+        if self.out.exists():
+            self.out.rename(retired)
+        self.work.rename(self.out)
+        shutil.rmtree(retired, ignore_errors=True)
+
+    def _release(self, *, discard: bool) -> None:
+        if discard:
+            shutil.rmtree(self.work, ignore_errors=True)
+        if self._lock:
+            self.work.with_suffix(".lock").unlink(missing_ok=True)
+            self._lock.close()
+
+
+def read_manifest(directory: Path, kind: str) -> Manifest:
+    """The manifest of an artifact, refused with a way out if it is of another kind or newer than this milscope.
+
+    Raises:
+        InputError: If there is no artifact, it is of another kind, damaged, or of a newer format.
+    """
+    path = Path(directory) / MANIFEST
+    if not path.exists():
+        raise refuse(str(directory), f"a finished `{kind}` artifact", "no manifest.json there", "Run the stage that makes it.")
+    try:
+        manifest = Manifest(**json.loads(path.read_text()))
+    except (ValueError, TypeError) as error:
+        raise refuse(str(path), "a milscope manifest", f"{type(error).__name__}: {error}", "Make the artifact again.") from error
+    if manifest.kind != kind:
+        raise refuse(str(directory), f"a `{kind}` artifact", f"`{manifest.kind}`", "Give the right directory.")
+    if manifest.format_version > FORMAT_VERSION:
+        raise refuse(str(directory), f"of format {FORMAT_VERSION} or older", f"format {manifest.format_version}",
+                     "Update milscope.")
+    return manifest
+
+
+def fingerprint(value: object) -> str:
+    """16 hexadecimal digits of the SHA-256 of plain values, as canonical JSON."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def fingerprint_files(paths: Iterable[Path]) -> str:
+    """The fingerprint of files by name, size and time of change: nothing is read."""
+    stats = sorted((str(path), path.stat()) for path in paths if path.exists())
+    return fingerprint([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats])
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a small file so that it is whole or absent, even if the machine stops."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def unwritable(out: Path, error: OSError) -> InputError:
+    """The line for a directory that cannot be written: read-only, full, or in the way of a file."""
+    return refuse("out", "a directory with room that can be written", f"{error.strerror or error} ({out})",
+                  "Give another directory, or make room; what was finished before is kept.")
