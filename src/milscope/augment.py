@@ -28,7 +28,8 @@ class Views:
     def __init__(self, size: int, *, colour: float = 0.1) -> None:
         self.size, self.colour = size, colour
 
-    def __call__(self, cells: UInt8[Tensor, "cell side side 3"], generator: torch.Generator) -> Float[Tensor, "cell 3 size size"]:
+    def __call__(self, cells: UInt8[Tensor, "cell side side 3"],
+                 generator: torch.Generator) -> Float[Tensor, "cell 3 size size"]:
         """One random view of each cell, colours between 0 and 1.
 
         Args:

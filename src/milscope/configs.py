@@ -59,7 +59,7 @@ class PretrainConfig:
 
     task: str = setting("", "label column to learn from; empty: the only one")
     encoder: str = setting("resnet18", "any timm model")
-    encoder_options: dict[str, Any] = setting({}, "options of the timm model, as JSON")
+    encoder_options: dict[str, Any] = setting({}, "options of the timm model, as JSON")  # noqa: RUF009 - a copy each
     size: int = setting(64, "side of a view, pixels")
     margin: float = setting(1.125, "side of a stored cell over the side of a view: room for random crops")
     epochs: int = setting(20, "passes over all training cells; 0 leaves the encoder untrained")

@@ -114,8 +114,9 @@ def cell_metrics(
 
     found(k) is the number of witnesses among the min(k, n) best cells; W the witnesses, n the cells of the slide.
     Where cells of equal score straddle the cut, its expectation over a random order among them is taken, in closed
-    form. `recall_at_witnesses` is taken at k = W, where it equals the precision. Without a witness only the precision
-    is defined (0); the AUC also needs a normal cell. What is undefined is NaN.
+    form; equal scores count half in the AUC and are one threshold in the average precision. `recall_at_witnesses` is
+    taken at k = W, where it equals the precision. Without a witness only the precision is defined (0); the AUC also
+    needs a normal cell. What is undefined is NaN.
 
     Args:
         scores: Higher is more suspicious.

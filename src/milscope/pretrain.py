@@ -28,9 +28,9 @@ from milscope.encoders import Encoder, Projector, choose_device, choose_precisio
 from milscope.objectives import NTXent, Similarity
 from milscope.progress import progress
 from milscope.slides import labels, read_slides
-from milscope.store import CellStore, HalvesSampler, Pixels, Stage, fingerprint, read_manifest, write_text
+from milscope.store import CellStore, HalvesSampler, Pixels, Stage, fingerprint
 from milscope.surgery import SURGERIES
-from milscope.telemetry import Telemetry, effective_rank, feature_std
+from milscope.telemetry import Telemetry
 from milscope.types import refuse
 
 CHECKPOINT_SECONDS = 30
@@ -75,8 +75,8 @@ def pretrain(cells: Path, slides: Path | pd.DataFrame, out: Path, config: Pretra
     inputs = {"cells": store.manifest.fingerprint, "labels": fingerprint([task, table[["slide", task]].to_dict("list")])}
     with Stage(out, "encoder", config, inputs, table["patient"]) as stage:
         if not stage.done:
+            stage.summary["task"] = task
             _Training(store, table, task, config, stage.work).run(stage.summary)
-            write_text(stage.work / "task.txt", task)
     summary = stage.manifest.summary
     return Pretrained(Path(out), **{name: summary[name] for name in Pretrained._fields[1:]})
 

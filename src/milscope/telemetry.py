@@ -25,6 +25,7 @@ class Telemetry:
     def __init__(self, state: Mapping[str, float] | None = None) -> None:
         self._sums: dict[str, Tensor | float] = dict(state or {})
         self._started = time.monotonic()
+        self._before = self._sums.get("cells", 0.0)
         self._waited = 0.0
         self.features: Float[Tensor, "cell feature"] | None = None
 
@@ -58,7 +59,7 @@ class Telemetry:
         spread = {} if self.features is None else {
             "feature_std": feature_std(self.features), "effective_rank": effective_rank(self.features)}
         return {**row, **spread, "learning_rate": sums["learning_rate"],
-                "images_per_second": 2 * sums["cells"] / seconds, "waiting_share": self._waited / seconds}
+                "images_per_second": 2 * (sums["cells"] - self._before) / seconds, "waiting_share": self._waited / seconds}
 
 
 def feature_std(features: Float[Tensor, "cell feature"]) -> float:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -20,13 +21,22 @@ VARIABLES = {INK: "ink", MUTED: "muted", GRID: "grid", SURFACE: "surface",
 NORMAL, ABNORMAL = SERIES[0], SERIES[1]
 DASHES = ("-", (0, (5, 2)), (0, (1, 1.4)), (0, (7, 2, 1, 2)), (0, (3, 1)))
 DOTS_AT_MOST = 240
+DOT_WIDTH = 0.03
 STYLE: dict[str, Any] = {
-    "svg.fonttype": "none", "font.size": 10, "axes.titlesize": 10, "legend.fontsize": 9.5, "legend.frameon": False,
+    "svg.fonttype": "none", "font.size": 10.5, "legend.fontsize": 10, "legend.frameon": False,
     "axes.edgecolor": MUTED, "axes.labelcolor": INK, "text.color": INK, "xtick.color": MUTED, "ytick.color": MUTED,
     "xtick.labelcolor": INK, "ytick.labelcolor": INK, "axes.spines.top": False, "axes.spines.right": False,
     "axes.grid": True, "grid.color": GRID, "grid.linewidth": 0.8, "axes.linewidth": 0.8, "axes.axisbelow": True,
-    "lines.linewidth": 1.9, "figure.facecolor": "none", "axes.facecolor": "none", "xtick.labelsize": 9.5, "ytick.labelsize": 9.5,
+    "lines.linewidth": 1.9, "figure.facecolor": "none", "axes.facecolor": "none", "xtick.labelsize": 10, "ytick.labelsize": 10,
 }
+
+
+class Chart(NamedTuple):
+    """A drawing and how to read it."""
+
+    title: str
+    svg: Markup
+    reading: str
 
 
 class Line(NamedTuple):
@@ -41,31 +51,32 @@ def roc(curve: dict[str, Any], operating: tuple[float, float] | None) -> Markup:
     """Sensitivity against the share of normal slides called abnormal, with its band.
 
     Args:
-        curve: x, y and the band's low, high, each in 0..1.
+        curve: false_positive_rate, sensitivity, and a band of the same with low and high, each in 0..1.
         operating: Where the chosen threshold lies: (1 - specificity, sensitivity).
     """
     with _Drawing("roc", "ROC curve: sensitivity against false alarms, test slides", 4.2, 3.7) as drawing:
         _unit_square(drawing.axes, "normal slides called abnormal (1 − specificity)", "abnormal slides found (sensitivity)")
         drawing.axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=DASHES[1], label="guessing")
-        _banded(drawing.axes, curve, "this model", step=False)
+        _band(drawing.axes, curve.get("band") or {}, "false_positive_rate")
+        drawing.axes.plot(curve["false_positive_rate"], curve["sensitivity"], color=SERIES[0], label="this model")
         if operating:
             drawing.axes.plot(*operating, "o", color=ABNORMAL, markersize=7, label="at the threshold", clip_on=False)
         drawing.axes.legend(loc="lower right")
     return drawing.svg
 
 
-def precision_recall(curve: dict[str, Any], prevalence: float | None) -> Markup:
+def precision_recall(curve: dict[str, Any]) -> Markup:
     """How many of the slides called abnormal are abnormal, against how many of those are found.
 
     Args:
-        curve: x (recall), y (precision) and the band's low, high, each in 0..1.
-        prevalence: Share of test slides that are abnormal: what guessing gives.
+        curve: recall, precision, prevalence, and a band of the same with low and high, each in 0..1.
     """
     with _Drawing("pr", "Precision-recall curve, test slides", 4.2, 3.7) as drawing:
         _unit_square(drawing.axes, "abnormal slides found (recall)", "called slides truly abnormal (precision)")
-        if prevalence is not None:
-            drawing.axes.axhline(prevalence, color=MUTED, linewidth=1, linestyle=DASHES[1], label="guessing")
-        _banded(drawing.axes, curve, "this model", step=False)
+        if "prevalence" in curve:
+            drawing.axes.axhline(curve["prevalence"], color=MUTED, linewidth=1, linestyle=DASHES[1], label="guessing")
+        _band(drawing.axes, curve.get("band") or {}, "recall")
+        drawing.axes.plot(curve["recall"], curve["precision"], color=SERIES[0], label="this model", drawstyle="steps-pre")
         drawing.axes.legend(loc="lower left")
     return drawing.svg
 
@@ -78,35 +89,38 @@ def recall_at(curve: dict[str, Any], chance: float | None) -> Markup:
         chance: Share of a slide's cells that one cell is, on average: what drawing cells blindly adds per cell.
     """
     with _Drawing("recall", "Abnormal cells found among the first k shown", 4.2, 3.7) as drawing:
-        axes, ks = drawing.axes, np.asarray(curve["k"], float)
+        axes, ks, values = drawing.axes, np.asarray(curve["k"], float), np.asarray(curve["value"], float)
         axes.set(xlabel="cells looked at per slide (k)", ylabel="share of abnormal cells found", ylim=(0, 1.02))
         axes.set_xlim(0, ks.max() * 1.03)
         if chance is not None:
             axes.plot([0, *ks], np.minimum(1, chance * np.array([0, *ks])), color=MUTED, linewidth=1,
                       linestyle=DASHES[1], label="looking at random")
-        _banded(axes, {**curve, "x": curve["k"], "y": curve["value"]}, "this ranking", step=False, marker="o")
-        axes.legend(loc="upper left" if np.nanmax(np.asarray(curve["value"], float)) < 0.5 else "lower right")
+        _band(axes, curve, "k")
+        axes.plot(ks, values, color=SERIES[0], label="this ranking", marker="o" if len(ks) < 8 else "")
+        axes.legend(loc="upper left" if np.nanmax(values) < 0.5 else "lower right")
     return drawing.svg
 
 
 def scores(normal: Sequence[float], abnormal: Sequence[float], threshold: float) -> Markup:
     """One dot per slide at its probability, normal below and abnormal above; bars when there are too many for dots."""
     with _Drawing("scores", "Probabilities of normal and abnormal test slides", 4.2, 3.7) as drawing:
-        axes, edges = drawing.axes, np.linspace(0, 1, 26)
-        tallest = max(np.histogram(part, edges)[0].max() for part in (normal, abnormal))
+        axes, dots = drawing.axes, len(normal) + len(abnormal) <= DOTS_AT_MOST
+        place = _swarm if dots else _bars
+        heights = {side: place(np.sort(values)) for side, values in ((1, abnormal), (-1, normal))}
+        tallest = max(4, *(y.max(initial=0) for _, y in heights.values()))
         for side, values, colour, name in ((1, abnormal, ABNORMAL, "abnormal"), (-1, normal, NORMAL, "normal")):
-            counts, places = np.histogram(values, edges)[0], (edges[:-1] + edges[1:]) / 2
-            if len(normal) + len(abnormal) > DOTS_AT_MOST:
-                axes.bar(places, side * counts, width=0.036, color=colour)
+            x, y = heights[side]
+            if dots:
+                axes.plot(x, side * y, "o", color=colour, markersize=max(2.5, min(7, 100 / tallest)), clip_on=False)
             else:
-                x = np.repeat(places, counts)
-                y = np.concatenate([np.arange(count) + 0.6 for count in counts]) if len(x) else x
-                axes.plot(x, side * y, "o", color=colour, markersize=max(2.5, min(7, 110 / (tallest + 2))))
-            axes.text(0.01, side * (tallest + 1.0), f"{name} slides ({len(values):,})", color=colour, va="center", weight="bold")
+                axes.bar(x, side * y, width=0.036, color=colour)
+            axes.text(0, side * tallest * 1.22, f"{name} slides ({len(values):,})", color=colour, va="center", weight="bold")
         axes.axhline(0, color=MUTED, linewidth=0.8)
         axes.axvline(threshold, color=INK, linewidth=1, linestyle=DASHES[1])
-        axes.text(threshold, -(tallest + 1.9), f" threshold {threshold:.2g}", va="center")
-        axes.set(xlim=(-0.01, 1.01), ylim=(-(tallest + 2.5), tallest + 1.8), xlabel="probability that the slide is abnormal")
+        right = threshold < 0.7
+        axes.annotate(f"threshold {threshold:.2g}", (threshold, -tallest * 1.45), (5 if right else -5, 0),
+                      textcoords="offset points", ha="left" if right else "right", va="center")
+        axes.set(xlim=(-0.02, 1.02), ylim=(-tallest * 1.6, tallest * 1.4), xlabel="probability that the slide is abnormal")
         axes.set_yticks([])
         axes.grid(visible=False, axis="y")
         axes.spines["left"].set_visible(False)
@@ -183,7 +197,23 @@ def inlined(svg: str, name: str, title: str) -> Markup:
     svg = re.sub(r"font-weight: (;|\")", r"font-weight: normal\1", svg)
     box = re.search(r'viewBox="([^"]+)"', svg)
     head = f'<svg class="chart" role="img" aria-label="{escape(title)}" viewBox="{box[1] if box else "0 0 1 1"}">'
-    return Markup(re.sub(r"\n\s*", "\n", head + f"<title>{escape(title)}</title>" + svg[svg.index(">") + 1:]))  # noqa: S704
+    return Markup(re.sub(r"\n\s*", "\n", head + svg[svg.index(">") + 1:]))
+
+
+def _swarm(values: Float[np.ndarray, " slide"]) -> tuple[Float[np.ndarray, " slide"], Float[np.ndarray, " slide"]]:
+    """Each sorted value at the lowest height where it does not touch another."""
+    rows: list[float] = []
+    heights = np.zeros(len(values))
+    for place, value in enumerate(values):
+        row = next((row for row, last in enumerate(rows) if value - last >= DOT_WIDTH), len(rows))
+        rows[row:row + 1] = [value]
+        heights[place] = row + 0.7
+    return values, heights
+
+
+def _bars(values: Float[np.ndarray, " slide"]) -> tuple[Float[np.ndarray, " bin"], Float[np.ndarray, " bin"]]:
+    edges = np.linspace(0, 1, 26)
+    return (edges[:-1] + edges[1:]) / 2, np.histogram(values, edges)[0].astype(float)
 
 
 def _unit_square(axes: Axes, x: str, y: str) -> None:
@@ -192,13 +222,7 @@ def _unit_square(axes: Axes, x: str, y: str) -> None:
     axes.set_yticks(np.linspace(0, 1, 6))
 
 
-def _banded(axes: Axes, curve: dict[str, Any], label: str, *, step: bool, marker: str = "") -> None:
-    x = np.asarray(curve["x"], float)
-    if _same_length(curve, "low", "high"):
-        axes.fill_between(x, np.asarray(curve["low"], float), np.asarray(curve["high"], float), color=SERIES[0], alpha=0.22,
-                          linewidth=0, label="interval", step="post" if step else None)
-    axes.plot(x, np.asarray(curve["y"], float), color=SERIES[0], label=label, marker=marker, markersize=5)
-
-
-def _same_length(curve: dict[str, Any], *names: str) -> bool:
-    return all(len(curve.get(name) or ()) == len(curve["x"]) for name in names)
+def _band(axes: Axes, band: dict[str, Any], x: str) -> None:
+    low, high = (np.asarray(band.get(name) or [], float) for name in ("low", "high"))
+    if len(low) and len(low) == len(high) == len(band.get(x) or []):
+        axes.fill_between(np.asarray(band[x], float), low, high, color=SERIES[0], alpha=0.22, linewidth=0, label="interval")

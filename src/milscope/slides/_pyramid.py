@@ -13,7 +13,7 @@ from milscope.types import MicronsPerPixel, refuse
 
 TILE = 256
 SMALLEST = 512
-MOST_BYTES = 2**32 - 1
+MOST_BYTES = 2**32 - 4096
 
 _SHORT, _LONG, _RATIONAL = 3, 4, 5
 _BYTES = {_SHORT: 2, _LONG: 4, _RATIONAL: 8}
@@ -72,10 +72,10 @@ def _write_level(file: IO[bytes], image: UInt8[np.ndarray, "h w 3"], mpp: float,
     ]
     _even(file)
     start = file.tell()
-    body = _directory(entries, start)
-    if start + len(body) > MOST_BYTES:
-        raise refuse("image", "less than 4 GiB as a file", f"{image.shape[1]} x {image.shape[0]} pixels", "Ask for fewer cells.")
-    file.write(body)
+    if start + 16 * len(offsets) > MOST_BYTES:
+        raise refuse("image", "less than 4 GiB as a file", f"a level of {image.shape[1]} x {image.shape[0]} pixels",
+                     "Ask for fewer cells.")
+    file.write(_directory(entries, start))
     file.seek(link)
     file.write(struct.pack("<I", start))
     file.seek(0, 2)

@@ -1,5 +1,9 @@
-"""What lies on disk: artifacts, cells, features, bags."""
+"""What lies on disk: artifacts, cells, features, bags, and the order in which they are read."""
 
+from typing import TYPE_CHECKING
+
+from milscope.lazy import imported_on_use
+from milscope.store._cells import CellStore, CellWriter, decode
 from milscope.store._manifest import (
     Manifest,
     Stage,
@@ -9,5 +13,36 @@ from milscope.store._manifest import (
     unwritable,
     write_text,
 )
+from milscope.store._pixels import Pixels
+from milscope.store._sampling import HalvesSampler
 
-__all__ = ["Manifest", "Stage", "fingerprint", "fingerprint_files", "read_manifest", "unwritable", "write_text"]
+if TYPE_CHECKING:
+    from milscope.store._bags import Bags, cells_alone, concatenate
+    from milscope.store._features import feature_slides, read_cells, read_features, write_features
+
+__getattr__ = imported_on_use(__name__, {  # these need torch, which the workers that cut slides do not
+    **dict.fromkeys(("Bags", "cells_alone", "concatenate"), "milscope.store._bags"),
+    **dict.fromkeys(("feature_slides", "read_cells", "read_features", "write_features"), "milscope.store._features"),
+})
+
+__all__ = [
+    "Bags",
+    "CellStore",
+    "CellWriter",
+    "HalvesSampler",
+    "Manifest",
+    "Pixels",
+    "Stage",
+    "cells_alone",
+    "concatenate",
+    "decode",
+    "feature_slides",
+    "fingerprint",
+    "fingerprint_files",
+    "read_cells",
+    "read_features",
+    "read_manifest",
+    "unwritable",
+    "write_features",
+    "write_text",
+]

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 from milscope.configs import identity
 from milscope.types import InputError, refuse
@@ -59,10 +59,10 @@ class Stage:
         self.summary: dict[str, Any] = {}
         self._manifest = Manifest(kind, FORMAT_VERSION, version("milscope"), identity(config), dict(inputs),
                                   sorted(set(patients)), self.summary, datetime.now(UTC).isoformat(timespec="seconds"))
-        self._lock: IO[str] | None = None
+        self._lock: int | None = None
         self.done = self._is_done()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Stage":
         if not self.done:
             try:
                 self._claim()
@@ -96,17 +96,18 @@ class Stage:
         return read_manifest(self.out, self._manifest.kind).fingerprint == self._manifest.fingerprint
 
     def _claim(self) -> None:
-        self.work.parent.mkdir(parents=True, exist_ok=True)
-        lock = self.work.with_suffix(".lock")
-        self._lock = lock.open("w")
+        self.work.mkdir(parents=True, exist_ok=True)
+        lock = os.open(self.work, os.O_RDONLY)
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
+            os.close(lock)
             raise refuse("out", "free", f"another milscope process writing {self.out}", "Wait for it to end.") from error
+        self._lock = lock
         claim = self.work / "stage.json"
         if not claim.exists() or claim.read_text() != self._manifest.fingerprint:
-            shutil.rmtree(self.work, ignore_errors=True)
-            self.work.mkdir()
+            for leftover in self.work.iterdir():
+                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
             write_text(claim, self._manifest.fingerprint)
 
     def _publish(self) -> None:
@@ -122,9 +123,8 @@ class Stage:
     def _release(self, *, discard: bool) -> None:
         if discard:
             shutil.rmtree(self.work, ignore_errors=True)
-        if self._lock:
-            self.work.with_suffix(".lock").unlink(missing_ok=True)
-            self._lock.close()
+        if self._lock is not None:
+            os.close(self._lock)
 
 
 def read_manifest(directory: Path, kind: str) -> Manifest:
@@ -139,7 +139,8 @@ def read_manifest(directory: Path, kind: str) -> Manifest:
     try:
         manifest = Manifest(**json.loads(path.read_text()))
     except (ValueError, TypeError) as error:
-        raise refuse(str(path), "a milscope manifest", f"{type(error).__name__}: {error}", "Make the artifact again.") from error
+        raise refuse(str(path), "a milscope manifest", f"{type(error).__name__}: {error}",
+                     "Make the artifact again.") from error
     if manifest.kind != kind:
         raise refuse(str(directory), f"a `{kind}` artifact", f"`{manifest.kind}`", "Give the right directory.")
     if manifest.format_version > FORMAT_VERSION:

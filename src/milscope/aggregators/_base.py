@@ -1,0 +1,75 @@
+"""What every aggregator takes, gives and refuses."""
+
+from abc import ABC, abstractmethod
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from milscope.store._bags import Bags
+from milscope.types import refuse
+
+ROWS = 65_536
+"""Cells at a time when the scale of the features is measured in float64."""
+
+
+class Aggregated(NamedTuple):
+    """What an aggregator says of slides."""
+
+    logits: Float[Tensor, "slide class"]
+    """Their softmax is the probability of each class."""
+    attention: Float[Tensor, "cell class"]
+    """How much each cell counts for each class: at least 0, sums to 1 over the cells of a slide."""
+    penalty: Float[Tensor, ""]
+    """What the aggregator adds to the loss, its mean over slides; 0 for most."""
+
+
+class Aggregator(nn.Module, ABC):
+    """From the features of a slide's cells to the slide's logits, and the attention paid to each cell.
+
+    Features are standardised first, by the mean and deviation of the training cells (`fit_scale`), which are part of
+    the model. Normalising each cell by itself would not do: where the encoder gives all cells much the same large
+    vector, what tells them apart would stay as small beside it as it was.
+
+    Args:
+        features: Width of the features.
+        classes: Number of classes.
+        dropout: Share of hidden features dropped while training.
+        options: The subclass's own settings; with the other three they are all that is needed to build it again.
+    """
+
+    def __init__(self, features: int, classes: int, dropout: float, **options: Any) -> None:  # noqa: ANN401
+        super().__init__()
+        self.options = {"features": features, "classes": classes, "dropout": dropout, **options}
+        self.classes = classes
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("deviation", torch.ones(features))
+
+    @abstractmethod
+    def aggregate(self, bags: Bags) -> Aggregated:
+        """The same as `forward`, of standardised features and slides that have cells."""
+
+    def forward(self, bags: Bags) -> Aggregated:
+        """Logits of each slide and attention of each cell.
+
+        Raises:
+            InputError: If a slide has no cells, or the features are of another width.
+        """
+        if len(bags.features) == 0 or bool((bags.lengths < 1).any()):
+            empty = (bags.lengths < 1).nonzero().flatten().tolist()
+            raise refuse("bags", "slides with at least one cell", f"none in slide number {empty or 0}",
+                         "Leave slides without cells out.")
+        if bags.features.shape[1] != len(self.mean):
+            raise refuse("bags", f"features of width {len(self.mean)}", f"width {bags.features.shape[1]}",
+                         "Use the encoder that the model was trained with.")
+        return self.aggregate(Bags((bags.features - self.mean) / self.deviation, bags.offsets))
+
+    def fit_scale(self, features: Float[Tensor, "cell feature"]) -> None:
+        """Takes over mean and standard deviation of these cells; a feature that does not vary keeps its size."""
+        mean = features.mean(0, dtype=torch.float64)
+        squares = sum((rows.double() - mean).square().sum(0) for rows in features.split(ROWS))
+        deviation = (squares / len(features)).sqrt()
+        varies = deviation > 1e-6 * mean.abs()
+        self.mean.copy_(mean)
+        self.deviation.copy_(torch.where(varies, deviation, 1.0))

@@ -1,0 +1,48 @@
+"""Sums, maxima and softmax over the cells of each slide, on packed bags and without a loop over slides."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+Owner = Int[Tensor, " cell"]
+"""The number of the slide that each cell belongs to."""
+
+
+def segment_sum(values: Float[Tensor, "cell *other"], owner: Owner, slides: int) -> Float[Tensor, "slide *other"]:
+    """The sum over each slide's cells."""
+    return values.new_zeros(slides, *values.shape[1:]).index_add(0, owner, values)
+
+
+def segment_mean(values: Float[Tensor, "cell *other"], owner: Owner, slides: int) -> Float[Tensor, "slide *other"]:
+    """The mean over each slide's cells."""
+    cells = segment_sum(values.new_ones(len(values)), owner, slides)
+    return segment_sum(values, owner, slides) / cells.reshape(-1, *[1] * (values.ndim - 1))
+
+
+def segment_argmax(values: Float[Tensor, "cell other"], owner: Owner, slides: int) -> Int[Tensor, "slide other"]:
+    """The row that holds each slide's largest value, per column; of equal ones the first."""
+    index = owner[:, None].expand_as(values)
+    with torch.no_grad():
+        largest = values.new_full((slides, values.shape[1]), -torch.inf).scatter_reduce(0, index, values, "amax")
+        rows = torch.arange(len(values), device=values.device)[:, None].expand_as(values)
+        rows = rows.masked_fill(values < largest.index_select(0, owner), len(values))
+        return rows.new_full(largest.shape, len(values)).scatter_reduce(0, index, rows, "amin")
+
+
+def segment_max(values: Float[Tensor, "cell other"], owner: Owner, slides: int) -> Float[Tensor, "slide other"]:
+    """The largest value of each slide, per column; the gradient goes to the first of equal ones."""
+    return values.gather(0, segment_argmax(values, owner, slides))
+
+
+def segment_softmax(scores: Float[Tensor, "cell other"], owner: Owner, slides: int) -> Float[Tensor, "cell other"]:
+    """Positive weights that sum to 1 over each slide's cells, per column."""
+    largest = segment_max(scores, owner, slides).detach()
+    weights = (scores - largest.index_select(0, owner)).exp()
+    return weights / segment_sum(weights, owner, slides).index_select(0, owner)
+
+
+def attend(
+    attention: Float[Tensor, "cell head"], values: Float[Tensor, "cell feature"], owner: Owner, slides: int
+) -> Float[Tensor, "slide head feature"]:
+    """The attention-weighted sum of the values over each slide's cells, per head."""
+    return segment_sum(attention[:, :, None] * values[:, None, :], owner, slides)

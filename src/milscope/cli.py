@@ -1,0 +1,278 @@
+"""The command line: one command a stage; heavy libraries are imported only inside a command."""
+
+import dataclasses
+import json
+import sys
+import tomllib
+import types
+import typing
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from milscope.configs import STAGES, SynthConfig, configure
+from milscope.types import InputError, refuse
+
+PATH = click.Path(path_type=Path)
+SHOWN = {"slides": "{:,} slides", "cells": "{:,} cells", "features": "{:,} features a cell", "failures": "{:,} failures",
+         "epochs": "{} epochs", "contrast_over_chance": "contrast {:.2f} of chance", "aggregator": "{}",
+         "validation_loss": "validation loss {:.3f}", "validation_auc": "validation AUC {:.3f}",
+         "positives": "{:,} called positive", "auc": "test AUC {:.3f}", "page": "{}"}
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="milscope")
+def cli() -> None:
+    """Finds abnormal slides, and the few abnormal cells in them, from slide labels alone.
+
+    `milscope run` does everything; the other commands are its stages, in the order of the flow:
+    tile, pretrain, encode, train, predict, retrieve, evaluate, report.
+    """
+
+
+def configured(config_class: type) -> Callable[[Callable], Callable]:
+    """Adds `--config` and a flag for every field of a stage's config; the command gets the finished `config`."""
+    def decorate(command: Callable) -> Callable:
+        stage = config_class.__name__.removesuffix("Config").lower()
+
+        def with_config(config: Path | None, **arguments: Any) -> None:  # noqa: ANN401
+            names = [field.name for field in dataclasses.fields(config_class)]
+            flags = {name: value for name in names if (value := arguments.pop(f"set_{name}")) is not None}
+            values = {**(read_toml(config).get(stage, {}) if config else {}), **flags}
+            command(config=configure(config_class, values, source=stage), **arguments)
+
+        with_config.__doc__, with_config.__name__ = command.__doc__, command.__name__
+        with_config.__click_params__ = getattr(command, "__click_params__", [])  # type: ignore[attr-defined]
+        for field in reversed(dataclasses.fields(config_class)):
+            with_config = _flag(field)(with_config)
+        return click.option("--config", type=PATH, help=f"TOML file; its section [{stage}] sets the flags below.")(with_config)
+    return decorate
+
+
+def _flag(field: dataclasses.Field) -> Callable[[Callable], Callable]:
+    meaning, choices = field.metadata["meaning"], field.metadata["choices"]
+    default = field.default if field.default is not dataclasses.MISSING else field.default_factory()  # type: ignore[misc]
+    shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
+    told = f"{meaning[0].upper()}{meaning[1:]}." + (f"  [default: {shown}]" if shown not in ("", None) else "")
+    flag = "--" + field.name.replace("_", "-")
+    if field.type is bool:
+        return click.option(f"{flag}/--no-{flag[2:]}", f"set_{field.name}", default=None, help=told)
+    kind = click.Choice(choices) if choices else _KINDS.get(field.type, field.type)
+    if isinstance(field.type, types.UnionType):
+        kind = next(kind for kind in typing.get_args(field.type) if kind is not types.NoneType)
+    return click.option(flag, f"set_{field.name}", type=kind, default=None, help=told, metavar=None)
+
+
+class _Names(click.ParamType):
+    name = "names"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+class _Json(click.ParamType):
+    name = "json"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> dict[str, Any]:
+        try:
+            return json.loads(value)
+        except ValueError as error:
+            raise refuse(param.opts[0] if param else "option", "JSON", value, "Quote it for the shell.") from error
+
+
+_KINDS: dict[Any, click.ParamType] = {tuple[str, ...]: _Names(), dict[str, Any]: _Json()}
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The sections of a TOML file.
+
+    Raises:
+        InputError: If there is no such file, or it is not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise refuse("config", "a TOML file", f"{path}: {error}", "Correct it.") from error
+
+
+def tell(stage: str, result: Any, done_before: bool = False) -> None:  # noqa: ANN401
+    """Prints one line about a finished stage."""
+    figures = [SHOWN[name].format(value) for name, value in result._asdict().items()
+               if name in SHOWN and value is not None and value == value]
+    click.echo(f"{stage:>9}  " + ", ".join(figures) + ("  (done before)" if done_before else ""))
+    for warning in getattr(result, "warnings", ()):
+        click.echo(f"{'':>9}  warning: {warning}", err=True)
+
+
+@cli.command()
+@click.argument("out", type=PATH)
+@configured(SynthConfig)
+def synth(out: Path, config: SynthConfig) -> None:
+    """Render example slides into OUT: images, slide labels, cell places, and the truth apart."""
+    from milscope.synth import synth as verb
+
+    tell("synth", verb(out, config))
+
+
+@cli.command()
+@click.argument("slides", type=PATH)
+@click.option("--out", type=PATH, required=True, help="CSV to write: the table with its `split` column.")
+@configured(STAGES["split"])
+def split(slides: Path, out: Path, config: Any) -> None:  # noqa: ANN401
+    """Divide the patients of SLIDES into train, validation and test."""
+    from milscope.slides import read_slides, write_slides
+    from milscope.split import split as verb
+
+    table = verb(read_slides(slides), config)
+    write_slides(table, out)
+    counts = table.groupby("split")["patient"].nunique()
+    click.echo(f"{'split':>9}  " + ", ".join(f"{count} {name} patients" for name, count in counts.items()))
+
+
+@cli.command()
+@click.argument("slides", type=PATH)
+@click.option("--cells", type=PATH, help="Folder of cell crops per slide, or table `slide,x,y` (slide pixels).")
+@click.option("--images", type=PATH, help="Folder of slide images, if SLIDES has no `file` column.")
+@click.option("--out", type=PATH, required=True, help="Directory of the cells.")
+@configured(STAGES["tile"])
+def tile(slides: Path, cells: Path | None, images: Path | None, out: Path, config: Any) -> None:  # noqa: ANN401
+    """Turn slides into cells: crops kept, places cut out, or whole slides in grid tiles."""
+    from milscope.tile import tile as verb
+
+    tell("tile", verb(slides, out, cells=cells, images=images, config=config))
+
+
+@cli.command()
+@click.argument("cells", type=PATH)
+@click.argument("slides", type=PATH)
+@click.option("--out", type=PATH, required=True, help="Directory of the encoder.")
+@configured(STAGES["pretrain"])
+def pretrain(cells: Path, slides: Path, out: Path, config: Any) -> None:  # noqa: ANN401
+    """Train an encoder on the training slides of SLIDES (SLAM-AGS)."""
+    from milscope.pretrain import pretrain as verb
+
+    tell("pretrain", verb(cells, slides, out, config))
+
+
+@cli.command()
+@click.argument("cells", type=PATH)
+@click.argument("encoder", type=PATH)
+@click.option("--out", type=PATH, required=True, help="Directory of the features.")
+@configured(STAGES["encode"])
+def encode(cells: Path, encoder: Path, out: Path, config: Any) -> None:  # noqa: ANN401
+    """Encode all CELLS with an ENCODER."""
+    from milscope.encode import encode as verb
+
+    tell("encode", verb(cells, encoder, out, config))
+
+
+@cli.command()
+@click.argument("features", type=PATH)
+@click.argument("slides", type=PATH)
+@click.option("--out", type=PATH, required=True, help="Directory of the model.")
+@configured(STAGES["train"])
+def train(features: Path, slides: Path, out: Path, config: Any) -> None:  # noqa: ANN401
+    """Train slide models on FEATURES and keep the best on validation patients."""
+    from milscope.train import train as verb
+
+    tell("train", verb(features, slides, out, config))
+
+
+@cli.command()
+@click.argument("features", type=PATH)
+@click.argument("model", type=PATH)
+@click.option("--slides", type=PATH, help="Slide table; only its slides are scored.")
+@click.option("--out", type=PATH, required=True, help="Directory of the scores.")
+@configured(STAGES["predict"])
+def predict(features: Path, model: Path, slides: Path | None, out: Path, config: Any) -> None:  # noqa: ANN401
+    """Score slides and cells."""
+    from milscope.predict import predict as verb
+
+    tell("predict", verb(features, model, out, slides, config))
+
+
+@cli.command()
+@click.argument("scores", type=PATH)
+@click.argument("cells", type=PATH)
+@click.option("--out", type=PATH, required=True, help="Directory of the ranked cells.")
+@configured(STAGES["retrieve"])
+def retrieve(scores: Path, cells: Path, out: Path, config: Any) -> None:  # noqa: ANN401
+    """Put the most suspicious cells of each slide in order, with their pictures."""
+    from milscope.retrieve import retrieve as verb
+
+    tell("retrieve", verb(scores, cells, out, config))
+
+
+@cli.command()
+@click.argument("scores", type=PATH)
+@click.option("--ranked", type=PATH, help="Ranked cells (`retrieve`), to judge their order.")
+@click.option("--truth", type=PATH, help="Cell table with labels, read here and nowhere else.")
+@click.option("--slides", type=PATH, help="Slide table, if labels came after the scores.")
+@click.option("--out", type=PATH, required=True, help="Directory of the measurements.")
+@configured(STAGES["evaluate"])
+def evaluate(scores: Path, ranked: Path | None, truth: Path | None, slides: Path | None, out: Path, config: Any) -> None:  # noqa: ANN401
+    """Measure SCORES on test patients, with intervals."""
+    from milscope.evaluate import evaluate as verb
+
+    tell("evaluate", verb(scores, out, ranked=ranked, truth=truth, slides=slides, config=config))
+
+
+@cli.command()
+@click.argument("run", type=PATH)
+@click.option("--out", type=PATH, help="Directory of the page.  [default: RUN/report]")
+@configured(STAGES["report"])
+def report(run: Path, out: Path | None, config: Any) -> None:  # noqa: ANN401
+    """Write the page of a RUN."""
+    from milscope.report import report as verb
+
+    tell("report", verb(run, out, config))
+
+
+@cli.command("run")
+@click.argument("slides", type=PATH)
+@click.option("--cells", type=PATH, help="Folder of cell crops per slide, or table `slide,x,y` (slide pixels).")
+@click.option("--images", type=PATH, help="Folder of slide images, if SLIDES has no `file` column.")
+@click.option("--truth", type=PATH, help="Cell table with labels, read by `evaluate` only.")
+@click.option("--recipe", default="slam-ags", show_default=True, help="slam-ags, demo, untrained or mean.")
+@click.option("--out", type=PATH, default=Path("runs/run"), show_default=True, help="Directory of the run.")
+@click.option("--config", type=PATH, help="TOML file with a section per stage.")
+@click.option("--set", "assignments", multiple=True, metavar="STAGE.KEY=VALUE", help="One setting, over the TOML file's.")
+@click.option("--seed", type=int, help="Seed of all stages.")
+def run_all(slides: Path, config: Path | None, assignments: tuple[str, ...], seed: int | None, **named: Any) -> None:  # noqa: ANN401
+    """Run the whole flow on SLIDES, from images and slide labels to the report."""
+    settings = read_toml(config) if config else {}
+    for stage, config_class in STAGES.items():
+        if seed is not None and any(field.name == "seed" for field in dataclasses.fields(config_class)):
+            settings.setdefault(stage, {})["seed"] = seed
+    for assignment in assignments:
+        _assign(settings, assignment)
+    from milscope.recipes import run
+
+    ran = run(slides, settings=settings, tell=tell, **named)
+    click.echo(f"Slides told apart with AUC {ran.auc:.3f} on test patients. Open {ran.page}")
+
+
+def _assign(settings: dict[str, Any], assignment: str) -> None:
+    place, equals, value = assignment.partition("=")
+    stage, dot, key = place.partition(".")
+    if not equals or not dot:
+        raise refuse("--set", "STAGE.KEY=VALUE", assignment, "For example `--set pretrain.epochs=50`.")
+    try:
+        settings.setdefault(stage, {})[key] = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        settings[stage][key] = value
+
+
+def main() -> None:
+    """Runs the command line; a user's mistake ends with one line and exit status 2."""
+    try:
+        sys.exit(cli.main(standalone_mode=False) or 0)
+    except InputError as error:
+        click.echo(f"error: {error}", err=True)
+    except click.ClickException as error:
+        click.echo(f"error: {error.format_message()}", err=True)
+    except click.Abort:
+        sys.exit(130)
+    sys.exit(2)

@@ -1,0 +1,38 @@
+"""Scores that order the cells of a slide, by the name `retrieve --rank` knows them by."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from milscope.ranking._attention import attention
+from milscope.ranking._evidence import evidence
+from milscope.ranking._scores import Ranking, order, rank_slides
+from milscope.types import refuse
+
+RANKINGS: dict[str, Ranking] = {"attention": attention, "evidence": evidence}
+
+
+def find_ranking(name: str) -> Ranking:
+    """The ranking of that name.
+
+    Raises:
+        InputError: If there is none.
+    """
+    if name not in RANKINGS:
+        raise refuse("rank", "one of " + ", ".join(RANKINGS), name, "Choose one.")
+    return RANKINGS[name]
+
+
+def rank_scores(directory: str | Path, name: str) -> pd.DataFrame:
+    """All cells of a `scores` artifact (slide, cell, x, y, width, height, score), in stored order.
+
+    Args:
+        directory: A `scores` artifact.
+        name: A key of `RANKINGS`.
+    """
+    frames = [cells for _, cells in rank_slides(directory, find_ranking(name))]
+    columns = ["slide", "cell", "x", "y", "width", "height", "score"]
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)
+
+
+__all__ = ["RANKINGS", "Ranking", "attention", "evidence", "find_ranking", "order", "rank_scores", "rank_slides"]

@@ -1,0 +1,63 @@
+"""The cells of a `scores` artifact with the scores that order them: what retrieve shows and evaluate measures."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jaxtyping import Float, Int
+
+from milscope.types import refuse
+
+Ranking = Callable[[pd.DataFrame], Float[np.ndarray, " cell"]]
+"""One slide's cells in, a score for each out: higher is more suspicious."""
+
+
+def rank_slides(directory: str | Path, ranking: Ranking) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Each slide with its cells (slide, cell, x, y, width, height, score), in stored order, one slide in memory.
+
+    Args:
+        directory: A `scores` artifact.
+        ranking: What gives the scores.
+
+    Raises:
+        InputError: If a score is not a finite number, or a slide's cells do not lie together.
+    """
+    seen: set[str] = set()
+    for slide, cells in _slides(Path(directory) / "cells.parquet"):
+        if slide in seen:
+            raise refuse("scores", "in the order of slides", f"slide {slide} in two places", "Run `predict` again.")
+        seen.add(slide)
+        scores = ranking(cells)
+        if not np.isfinite(scores).all():
+            raise refuse("scores", "finite", f"{(~np.isfinite(scores)).sum()} cells of slide {slide} that are not",
+                         "Train the model again with a lower learning rate.")
+        yield slide, cells[["slide", "cell", "x", "y", "width", "height"]].assign(score=scores)
+
+
+def order(scores: Float[np.ndarray, " cell"]) -> Int[np.ndarray, " cell"]:
+    """The cells from the most suspicious to the least; equal ones as they are stored."""
+    return np.argsort(-scores, kind="stable")
+
+
+def _slides(path: Path) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Runs of rows of one slide, joined over the batches in which they are read."""
+    held: list[pa.RecordBatch] = []
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches():
+            slides = batch.column("slide").to_numpy(zero_copy_only=False)
+            starts = np.flatnonzero(np.append(True, slides[1:] != slides[:-1])) if len(slides) else []
+            for start, end in zip(starts, [*starts[1:], len(slides)], strict=False):
+                if held and held[0].column("slide")[0].as_py() != slides[start]:
+                    yield _frame(held)
+                    held = []
+                held.append(batch.slice(start, end - start))
+    if held:
+        yield _frame(held)
+
+
+def _frame(batches: list[pa.RecordBatch]) -> tuple[str, pd.DataFrame]:
+    cells = pa.Table.from_batches(batches).to_pandas()
+    return str(cells["slide"].iloc[0]), cells

@@ -1,0 +1,114 @@
+"""Whole runs: named settings, and the one function that takes slides all the way to the page."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from milscope.configs import STAGES, configure
+from milscope.encode import encode
+from milscope.evaluate import evaluate
+from milscope.predict import predict
+from milscope.pretrain import pretrain
+from milscope.report import report
+from milscope.retrieve import retrieve
+from milscope.slides import read_slides, write_slides
+from milscope.split import split
+from milscope.store import unwritable, write_text
+from milscope.tile import tile
+from milscope.train import train
+from milscope.types import refuse
+
+Settings = Mapping[str, Mapping[str, Any]]
+
+RECIPES: dict[str, Settings] = {
+    "slam-ags": {},
+    "untrained": {"pretrain": {"epochs": 0}},
+    "mean": {"train": {"aggregators": ("mean",)}},
+    "demo": {},
+}
+"""Recipe → stage → settings that differ from the defaults."""
+
+
+class Ran(NamedTuple):
+    """A finished run: its directory, its page, and the slide AUC on test patients (NaN if there is none)."""
+
+    directory: Path
+    page: Path
+    auc: float
+
+
+def run(slides: Path | pd.DataFrame, out: Path, *, cells: Path | None = None, images: Path | None = None,
+        truth: Path | None = None, recipe: str = "slam-ags", settings: Settings | None = None,
+        tell: Callable[[str, object, bool], None] = lambda *_: None) -> Ran:
+    """Everything, from slides and their labels to the page of the cells that matter.
+
+    Each stage writes a directory of its own name into `out`. A stage that is done with the same settings and inputs is
+    skipped, so that a run goes on wherever it was interrupted.
+
+    Args:
+        slides: The slide table: `slide`, one column of labels, optionally `file`, `patient`, `split`, `mpp`.
+        out: The run's directory.
+        cells: A folder of cell crops per slide, or a table `slide,x,y` of cell places (slide pixels).
+        images: A folder of slide images, if the table has no `file` column.
+        truth: A cell table with labels; read by `evaluate` only.
+        recipe: A name in `RECIPES`.
+        settings: Stage → settings, over those of the recipe.
+        tell: Called after each stage with its name, its result, and whether it had been done before.
+
+    Raises:
+        InputError: If an input or setting is wrong.
+    """
+    out, configs = Path(out), resolve(recipe, settings or {})
+    table = split(read_slides(slides), configs["split"])
+    _write_head(out, table, recipe, configs)
+
+    def stage(name: str, function: Callable[..., Any], *inputs: object, **named: object) -> Path:
+        before = _created(out / name)
+        result = function(*inputs, out=out / name, config=configs[name], **named)
+        tell(name, result, before is not None and before == _created(out / name))
+        results[name] = result
+        return out / name
+
+    results: dict[str, Any] = {}
+    store = stage("tile", tile, table, cells=cells, images=images)
+    encoder = stage("pretrain", pretrain, store, table)
+    features = stage("encode", encode, store, encoder)
+    model = stage("train", train, features, table)
+    scores = stage("predict", predict, features, model, slides=table)
+    ranked = stage("retrieve", retrieve, scores, store)
+    stage("evaluate", evaluate, scores, ranked=ranked, truth=truth, slides=table)
+    stage("report", report, out)
+    return Ran(out, results["report"].page, results["evaluate"].auc)
+
+
+def resolve(recipe: str, settings: Settings) -> dict[str, Any]:
+    """The config of every stage: defaults, then the recipe, then the settings.
+
+    Raises:
+        InputError: If the recipe, a stage or a key is unknown, or a value is of the wrong type.
+    """
+    if recipe not in RECIPES:
+        raise refuse("recipe", "one of " + ", ".join(RECIPES), f"`{recipe}`", "Choose one.")
+    for stage in settings:
+        if stage not in STAGES:
+            raise refuse("config", "made of sections named after stages", f"[{stage}]", "Sections: " + ", ".join(STAGES) + ".")
+    return {stage: configure(config, {**RECIPES[recipe].get(stage, {}), **settings.get(stage, {})}, source=stage)
+            for stage, config in STAGES.items()}
+
+
+def _write_head(out: Path, table: pd.DataFrame, recipe: str, configs: Mapping[str, Any]) -> None:
+    described = {"recipe": recipe, **{stage: vars(config) for stage, config in configs.items()}}
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        write_slides(table, out / "slides.csv")
+        write_text(out / "run.json", json.dumps(described, indent=1))
+    except OSError as error:
+        raise unwritable(out, error) from error
+
+
+def _created(directory: Path) -> str | None:
+    manifest = directory / "manifest.json"
+    return json.loads(manifest.read_text())["created"] + str(manifest.stat().st_ino) if manifest.exists() else None

@@ -1,0 +1,190 @@
+"""The run in plain sentences: what was done, what came out, what to beware of, what it cannot say."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from milscope.report._gather import Gathered, known
+from milscope.types import SPLITS
+
+FEW = 10
+METRICS = {
+    "auc": ("AUC", "chance that an abnormal slide scores higher than a normal one; 0.5 is guessing, 1 is perfect"),
+    "average_precision": ("average precision", "mean share of truly abnormal among called slides, over all thresholds"),
+    "sensitivity": ("sensitivity", "share of abnormal slides that were called abnormal, at the threshold"),
+    "specificity": ("specificity", "share of normal slides that were called normal, at the threshold"),
+    "f1": ("F1", "balance of sensitivity and precision at the threshold"),
+    "balanced_accuracy": ("balanced accuracy", "mean of sensitivity and specificity; 0.5 is guessing"),
+    "accuracy": ("accuracy", "share of slides called rightly, at the threshold"),
+    "brier": ("Brier score", "mean squared error of the probabilities; lower is better, 0.25 says 50 % of everything"),
+}
+CELL_METRICS = {
+    "average_precision": ("average precision", "mean share of abnormal cells among those shown, over all depths"),
+    "auc": ("AUC of cells", "chance that an abnormal cell ranks above a normal cell of the same slide; 0.5 is guessing"),
+    "recall_at_witnesses": ("recall at the number of abnormal cells",
+                            "share found when exactly as many cells are shown as are abnormal"),
+}
+SPLIT_WORDS = {"train": "training", "validation": "validation", "test": "test", "": "no split"}
+
+
+class Row(NamedTuple):
+    """One measure in words: its name, its value with the interval, and what it means."""
+
+    name: str
+    value: str
+    interval: str
+    meaning: str
+
+
+def headline(run: Gathered) -> list[str]:
+    """What was run and what came out, one sentence each."""
+    slides, cells = run.slides, run.slides["cells"].sum()
+    looked = f"milscope looked at {count(len(slides), 'slide')} of {count(slides['patient'].nunique(), 'patient')}"
+    looked += f", {count(int(cells), 'cell')} in all," if cells else ""
+    sentences = [looked + " knowing only which slides are abnormal, never which cells."
+                 if slides["label"].notna().any() else looked.rstrip(",") + "; no slide has a label."]
+    test = judged(run)
+    auc = run.slide_metrics().get("auc", {})
+    if known(auc.get("value")) and len(test):
+        spread = interval(auc, number)
+        sentences.append(
+            f"On {count(len(test), 'test slide')} of {count(test['patient'].nunique(), 'patient')} "
+            f"({int((test['label'] == 1).sum())} abnormal), an abnormal slide scored above a normal one "
+            f"in {percent(auc['value'])} of all pairs (AUC {number(auc['value'])}{', ' + spread if spread else ''}).")
+    elif slides["probability"].notna().any():
+        sentences.append("How well the probabilities separate abnormal from normal slides has not been measured in this run.")
+    else:
+        sentences.append("No slide has been scored yet.")
+    found = first_recall(run)
+    if found:
+        k, recall = found
+        spread = interval(recall, percent)
+        sentences.append(f"Of the truly abnormal cells of an abnormal test slide, {percent(recall['value'])}"
+                         f"{f' ({spread})' if spread else ''} are among the {k} cells that it shows first.")
+    return sentences
+
+
+def limits(run: Gathered) -> list[str]:
+    """What the page cannot say."""
+    said = ["A high rank means that the model relied on this cell. Whether the cell is abnormal, a person decides.",
+            "A low probability does not make a slide normal."]
+    if run.slide_metrics():
+        said.append("The intervals tell how much the result may change with other patients of the same kind; not what "
+                    "happens with another scanner, stain or laboratory.")
+    if not run.cell_metrics():
+        said.append("There was no list of truly abnormal cells to compare with, so the ranking of cells is not measured.")
+    return said
+
+
+def warnings(run: Gathered) -> Iterator[str]:
+    """Everything that should lower the reader's trust, one line each."""
+    few = _few(run.slides[run.slides["label"].notna()])
+    if few:
+        yield f"Few abnormal patients: {few}. What rests on so few may not hold for others."
+    pretrain = run.manifests.get("pretrain")
+    if pretrain and pretrain.summary.get("collapsed"):
+        yield ("The encoder collapsed in pretraining: cells came out nearly alike, so their ranks may mean little. "
+               "See the curves under “How the encoder learned”.")
+    if pretrain and pretrain.config.get("epochs") == 0:
+        yield "The encoder is untrained (0 passes): this run is a baseline."
+    if run.metrics.get("transductive"):
+        yield "Judged on patients that the encoder or the model had seen in training (transductive): too good."
+    auc = run.slide_metrics().get("auc", {})
+    if known(auc.get("low")) and known(auc.get("high")) and auc["low"] <= 0.5 <= auc["high"]:
+        yield "The interval of the slide AUC includes 0.5: the result cannot be told from guessing."
+    if len(run.failures):
+        yield f"{count(len(run.failures), 'damaged cell or slide', 'damaged cells or slides')} could not be read and " \
+              "were left out. They are listed under “Who was in it”."
+    yield from (str(said) for said in run.metrics.get("warnings") or ())
+
+
+def judged(run: Gathered) -> pd.DataFrame:
+    """The labelled, scored test slides."""
+    slides = run.slides
+    return slides[(slides["split"] == "test") & slides["label"].notna() & slides["probability"].notna()]
+
+
+def first_recall(run: Gathered) -> tuple[int, dict[str, float]] | None:
+    """The recall of abnormal cells at the k a person would look through first: 20, or the nearest that was measured."""
+    found = {int(name.removeprefix("recall_at_")): value for name, value in run.cell_metrics().items()
+             if name.removeprefix("recall_at_").isdigit() and known(value.get("value"))}
+    if not found:
+        return None
+    k = min(found, key=lambda each: (abs(each - 20), each))
+    return k, found[k]
+
+
+def slide_rows(run: Gathered) -> list[Row]:
+    """The slide metrics in words."""
+    return _rows(run.slide_metrics(), METRICS)
+
+
+def cell_rows(run: Gathered) -> list[Row]:
+    """The cell metrics in words."""
+    words = dict(CELL_METRICS)
+    for name in run.cell_metrics():
+        kind, _, k = name.rpartition("_at_")
+        if kind == "recall" and k.isdigit():
+            words[name] = (f"recall at {k}", f"share of a slide's abnormal cells among the first {k} shown")
+        if kind == "enrichment" and k.isdigit():
+            words[name] = (f"enrichment in the first {k}", "how many times richer in abnormal cells than the whole slide")
+        if kind == "precision" and k.isdigit():
+            words[name] = (f"precision at {k}", f"share of the first {k} cells shown that are abnormal")
+    return _rows(run.cell_metrics(), words)
+
+
+def number(value: object, digits: int = 2) -> str:
+    """A number as people write it; a dash if it is missing."""
+    return f"{value:.{digits}f}" if known(value) else "–"  # type: ignore[str-format]
+
+
+def percent(value: object) -> str:
+    """A share as a whole percentage."""
+    return f"{100 * value:.0f}\N{NO-BREAK SPACE}%" if known(value) else "–"  # type: ignore[operator]
+
+
+def score(value: object, rank_by: str) -> str:
+    """A cell's score: attention as a share of the slide's, anything else as a number.
+
+    >>> score(0.0381, "attention"), score(2e-6, "attention"), score(1.234, "evidence")
+    ('3.8\\xa0%', '<0.01\\xa0%', '1.23')
+    """
+    if rank_by != "attention" or not known(value):
+        return number(value)
+    share = 100 * value  # type: ignore[operator]
+    shown = "<0.01" if share < 0.01 else f"{share:.0f}" if share >= 10 else f"{share:.1f}" if share >= 1 else f"{share:.2f}"
+    return shown + "\N{NO-BREAK SPACE}%"
+
+
+def count(value: int, one: str, many: str = "") -> str:
+    """A number of things.
+
+    >>> count(1, "slide"), count(1200, "slide")
+    ('1 slide', '1,200 slides')
+    """
+    return f"{value:,} {one if value == 1 else many or one + 's'}"
+
+
+def interval(metric: dict[str, Any], write: Callable[[object], str]) -> str:
+    """The interval of a metric in words; "" if it has none."""
+    if not (known(metric.get("low")) and known(metric.get("high"))):
+        return ""
+    return f"interval {write(metric['low'])}\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}{write(metric['high'])}"
+
+
+def _few(labelled: pd.DataFrame) -> str:
+    """Abnormal patients of the parts that have less than `FEW`."""
+    counts = {split: part.loc[part["label"] == 1, "patient"].nunique() for split, part in labelled.groupby("split")}
+    return ", ".join(f"{counts[split]} in {SPLIT_WORDS[split]}" for split in SPLITS if counts.get(split, FEW) < FEW)
+
+
+def _rows(metrics: dict[str, Any], words: dict[str, tuple[str, str]]) -> list[Row]:
+    order = [name for name in words if name in metrics] + [name for name in metrics if name not in words]
+    rows = []
+    for name in order:
+        metric = metrics[name] if isinstance(metrics[name], dict) else {"value": metrics[name]}
+        title, meaning = words.get(name, (name.replace("_", " "), ""))
+        spread = interval(metric, number).removeprefix("interval ") or "–"
+        rows.append(Row(title, number(metric.get("value")), spread, meaning))
+    return rows

@@ -1,0 +1,146 @@
+"""Renders cervical smears in the manner of Papanicolaou: whole slide images whose every cell is known."""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+from scipy.ndimage import zoom
+
+from milscope.slides._drawn_cells import (
+    DYES,
+    KINDS,
+    Optics,
+    draw_debris,
+    draw_neutrophils,
+    draw_speck,
+    draw_squamous,
+    draw_strand,
+    texture,
+)
+from milscope.types import Microns, MicronsPerPixel
+
+NORMAL = {"superficial": 0.24, "intermediate": 0.32, "parabasal": 0.18, "folded": 0.08, "degenerated": 0.07,
+          "neutrophils": 0.07, "debris": 0.04}
+"""Shares of the kinds among what a detector finds and is normal."""
+ABNORMAL = {"low-grade": 0.55, "high-grade": 0.27, "keratinising": 0.18}
+"""Shares of the kinds among abnormal cells."""
+
+MARGIN: Microns = Microns(40.0)
+"""No cell lies nearer to the edge of the slide, so that every crop of 80 microns is whole."""
+ROOM = 4200.0
+"""Square microns of glass per cell."""
+APART: Microns = Microns(13.0)
+"""Least distance of two places where there is room."""
+
+
+class SmearPlan(NamedTuple):
+    """Where everything lies on a slide, before anything is drawn."""
+
+    side: int
+    places: Int[np.ndarray, "cell 2"]
+    kinds: list[str]
+    abnormal: list[bool]
+
+
+def plan_smear(cells: int, witnesses: int, mpp: MicronsPerPixel, seed: np.random.SeedSequence) -> SmearPlan:
+    """The places (x, y in slide pixels) and kinds of the cells, in an order that tells nothing.
+
+    Args:
+        cells: How many there are, normal, abnormal and what a detector mistakes for a cell.
+        witnesses: How many of them are abnormal, exactly.
+        mpp: Scale of the slide, microns per pixel.
+        seed: Same seed, same plan.
+    """
+    rng = np.random.default_rng(seed)
+    side = int(np.ceil((np.sqrt(cells * ROOM) + 2 * MARGIN) / mpp / 16)) * 16
+    places = np.rint(_places(cells, side * mpp, rng) / mpp).astype(int)
+    kinds = [*rng.choice(list(ABNORMAL), witnesses, p=list(ABNORMAL.values())),
+             *rng.choice(list(NORMAL), cells - witnesses, p=list(NORMAL.values()))]
+    order = rng.permutation(cells)
+    return SmearPlan(side, places, [str(kinds[i]) for i in order], [bool(i < witnesses) for i in order])
+
+
+def render_smear(plan: SmearPlan, mpp: MicronsPerPixel, seed: np.random.SeedSequence) -> UInt8[np.ndarray, "side side 3"]:
+    """The image of a planned slide; stain, focus, light and dirt are drawn without regard to what cells it holds.
+
+    Takes about 30 bytes of memory per pixel.
+
+    Args:
+        plan: Where everything lies.
+        mpp: Scale of the slide, microns per pixel.
+        seed: Same plan and seed, same image.
+    """
+    slide_rng = np.random.default_rng(seed)
+    cell_rng = np.random.default_rng(slide_rng.integers(2**63))
+    optics = _optics(mpp, slide_rng)
+    density = np.zeros((3, plan.side, plan.side), np.float32)
+    _soil(density, optics, slide_rng)
+    for place, kind in zip(plan.places, plan.kinds, strict=True):
+        near = place + np.rint(cell_rng.normal(0, 0.6 / mpp, 2)).astype(int)
+        if kind == "neutrophils":
+            drawn = draw_neutrophils(int(cell_rng.integers(3, 10)), optics, cell_rng)
+        elif kind == "debris":
+            drawn = draw_debris(optics, cell_rng)
+        else:
+            drawn = draw_squamous(KINDS[kind], optics, cell_rng)
+        _lay(density, drawn, near)
+    return _light(density, slide_rng)
+
+
+def _places(cells: int, side: float, rng: np.random.Generator) -> Float[np.ndarray, "cell 2"]:
+    """Places in microns: most far from others, some so near that cells overlap."""
+    places = np.empty((cells, 2))
+    for i in range(cells):
+        tries = rng.uniform(MARGIN, side - MARGIN, (12, 2))
+        gap = np.full(12, np.inf)
+        if i:
+            gap = np.sqrt(np.square(tries[:, None] - places[None, :i]).sum(-1).min(1))
+        enough = np.flatnonzero(gap > APART)
+        places[i] = tries[enough[0]] if len(enough) and rng.random() < 0.25 else tries[gap.argmax()]
+    return places
+
+
+def _optics(mpp: MicronsPerPixel, rng: np.random.Generator) -> Optics:
+    dyes = np.array(list(DYES.values())) * rng.lognormal(0, 0.14, (4, 1)) * rng.lognormal(0, 0.08, (4, 3))
+    return Optics(mpp, dyes.astype(np.float32), Microns(float(rng.uniform(0.2, 0.55))))
+
+
+def _soil(density: Float[np.ndarray, "3 side side"], optics: Optics, rng: np.random.Generator) -> None:
+    """Lays what no detector reports: haze, strands of mucus, single neutrophils, specks."""
+    side = density.shape[1]
+    area = (side * optics.mpp) ** 2
+    coarse = (side // 16 + 2,) * 2
+    haze = 0.5 + texture(12.0, 16 * optics.mpp, coarse, rng) + texture(60.0, 16 * optics.mpp, coarse, rng)
+    haze = zoom(np.clip(haze, 0, 3), 16, order=1)[:side, :side]
+    tint = rng.exponential(0.015) * (rng.dirichlet([0.4, 2, 0.5, 0.1]) @ optics.dyes)
+    for plane, amount in zip(density, tint, strict=True):
+        plane += haze * np.float32(amount)
+    for count, draw in ((rng.poisson(area / 2.5e5), draw_strand), (rng.poisson(area / 2.5e4), draw_speck)):
+        for _ in range(count):
+            _lay(density, draw(optics, rng), rng.integers(0, side, 2))
+    for _ in range(rng.poisson(area / 2e4 * rng.lognormal(0, 0.6))):
+        _lay(density, draw_neutrophils(1, optics, rng), rng.integers(0, side, 2))
+
+
+def _lay(density: Float[np.ndarray, "3 side side"], drawn: Float[np.ndarray, "3 s s"], place: Int[np.ndarray, "2"]) -> None:
+    """Adds a drawing to the slide with its middle at the place (x, y); what is over the edge is cut off."""
+    half, side = drawn.shape[1] // 2, density.shape[1]
+    (left, top), (start_x, start_y) = np.maximum(place - half, 0), np.maximum(half - place, 0)
+    right, bottom = np.minimum(place + half + 1, side)
+    density[:, top:bottom, left:right] += drawn[:, start_y : start_y + bottom - top, start_x : start_x + right - left]
+
+
+def _light(density: Float[np.ndarray, "3 side side"], rng: np.random.Generator) -> UInt8[np.ndarray, "side side 3"]:
+    """What the camera sees: light dimmed by the density, uneven illumination, tint of the glass, noise."""
+    side = density.shape[1]
+    white = rng.uniform(234, 250) - rng.uniform(0, 7, 3)
+    tilt, noise = rng.normal(0, 0.015, 2), rng.uniform(1.2, 3.0)
+    across = np.linspace(-1, 1, side, dtype=np.float32)
+    image = np.empty((side, side, 3), np.uint8)
+    for top in range(0, side, 256):
+        strip = np.exp(-density[:, top : top + 256])
+        strip *= 1 + tilt[0] * across[top : top + 256, None] + tilt[1] * across
+        strip *= white.astype(np.float32)[:, None, None]
+        strip += rng.standard_normal(strip.shape, dtype=np.float32) * np.float32(noise)
+        image[top : top + 256] = np.clip(strip + 0.5, 0, 255).astype(np.uint8).transpose(1, 2, 0)
+    return image

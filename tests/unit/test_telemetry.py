@@ -1,0 +1,43 @@
+import math
+
+import pytest
+import torch
+
+from milscope.surgery import Conflict
+from milscope.telemetry import Telemetry, effective_rank, feature_std
+
+
+def step(telemetry: Telemetry, contrast: float, cosine: float) -> None:
+    telemetry.add(contrast=torch.tensor(contrast), contrast_over_chance=torch.tensor(contrast / 4),
+                  similarity=torch.tensor(1.0), learning_rate=0.1, cells=10,
+                  conflict=Conflict(torch.tensor(cosine), torch.tensor(2.0), torch.tensor(1.0)))
+
+
+def test_an_epoch_is_the_mean_of_its_steps() -> None:
+    telemetry = Telemetry()
+    step(telemetry, 2.0, -0.5)
+    step(telemetry, 4.0, 0.5)
+    row = telemetry.close()
+    assert (row["contrast"], row["contrast_over_chance"], row["cosine"], row["conflict_share"]) == (3.0, 0.75, 0.0, 0.5)
+    assert row["length_ratio"] == pytest.approx(2.0)
+
+
+def test_an_interrupted_epoch_goes_on() -> None:
+    telemetry = Telemetry()
+    step(telemetry, 2.0, -0.5)
+    resumed = Telemetry(telemetry.state())
+    step(resumed, 4.0, 0.5)
+    assert resumed.close()["contrast"] == 3.0
+
+
+def test_effective_rank_counts_directions() -> None:
+    base = torch.randn(200, 3, generator=torch.Generator().manual_seed(0))
+    orthonormal = torch.linalg.qr(base - base.mean(0)).Q
+    assert effective_rank(orthonormal) == pytest.approx(3, abs=0.01)
+    assert effective_rank(torch.ones(10, 4)) == pytest.approx(1, abs=0.01)
+
+
+def test_feature_std_from_collapse_to_even_spread() -> None:
+    assert feature_std(torch.ones(10, 4)) == pytest.approx(0, abs=1e-6)
+    assert feature_std(torch.cat([torch.eye(4), -torch.eye(4)])) == pytest.approx(1)
+    assert not math.isnan(feature_std(torch.zeros(3, 4)))
