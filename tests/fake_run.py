@@ -136,15 +136,16 @@ def _evaluate(work: Path, table: pd.DataFrame, truth: bool, transductive: bool) 
     cells = {"abnormal": {name: measure(value) for name, value in found.items()}} if truth else {}
     (work / "metrics.json").write_text(json.dumps({
         "slides": {"abnormal": slides}, "cells": cells, "test": {"slides": 4}, "transductive": transductive,
-        "warnings": ["2 rows of the truth matched no cell."],
+        "warnings": ["2 rows of the truth about test slides match no scored cell and are left out."],
     }))
     rate, k = np.linspace(0, 1, 101), np.arange(1, 61)
     roc, recall = np.sqrt(rate), 1 - np.exp(-k / 20)
     curves = {
         "roc": {"false_positive_rate": [0, 0, 0.25, 0.25, 1], "sensitivity": [0, 0.5, 0.5, 1, 1], "threshold": [9, 8, 7, 6, 5],
                 "band": {"false_positive_rate": rate.tolist(), "low": (roc * 0.8).tolist(), "high": roc.tolist()}},
-        "precision_recall": {"recall": [0, 0.5, 1], "precision": [1, 1, 0.6], "threshold": [9, 8, 7], "prevalence": 0.5, "band": {
-            "recall": rate[1:].tolist(), "low": (1 - rate[1:] * 0.6).tolist(), "high": np.ones(100).tolist()}},
+        "precision_recall": {
+            "recall": [0, 0.5, 1], "precision": [1, 1, 0.6], "threshold": [9, 8, 7], "prevalence": 0.5,
+            "band": {"recall": rate[1:].tolist(), "low": (1 - rate[1:] * 0.6).tolist(), "high": np.ones(100).tolist()}},
         "confusion": {"true_positive": 2, "false_negative": 1, "false_positive": 0, "true_negative": 1},
         "histogram": {"edges": [0, 0.5, 1], "positive": [1, 2], "negative": [1, 0]},
     }

@@ -32,6 +32,7 @@ class Row(TypedDict):
     validation_loss: float
     validation_auc: float
     learning_rate: float
+    """Of the epoch's first step."""
 
 
 class Fit:
@@ -74,11 +75,11 @@ class Fit:
         self.model.train()
         total = 0.0
         for step, slides in enumerate(batches):
-            rate = self._learning_rate((epoch - 1 + step / len(batches)) / self.config.epochs)
+            rate = self._learning_rate(epoch - 1 + step / len(batches))
             total += self._step(slides, rate, self._seed(epoch, step)) * len(slides)
         loss, auc = self._validate()
         row = Row(aggregator=self.name, epoch=epoch, train_loss=total / len(order), validation_loss=loss,
-                  validation_auc=auc, learning_rate=rate)
+                  validation_auc=auc, learning_rate=self._learning_rate(epoch - 1))
         self.log.append(row)
         select = self.config.select
         if math.isfinite(loss) and (self.best is None or merit(row, select) > merit(self.best, select)):
@@ -122,8 +123,8 @@ class Fit:
     def _loss(self, logits: Float[Tensor, "slide 2"], labels: Int[Tensor, " slide"]) -> Float[Tensor, " slide"]:
         return functional.cross_entropy(logits, labels, reduction="none") * self.class_weights[labels]
 
-    def _learning_rate(self, done: float) -> float:
-        return self.config.learning_rate * (1 + math.cos(math.pi * done)) / 2
+    def _learning_rate(self, epochs_done: float) -> float:
+        return self.config.learning_rate * (1 + math.cos(math.pi * epochs_done / self.config.epochs)) / 2
 
     def _seed(self, *numbers: int) -> int:
         return step_seed(self.config.seed, int.from_bytes(self.name.encode(), "big"), *numbers)

@@ -136,7 +136,7 @@ class _Training:
         """Trains from where an earlier attempt was killed, writes the encoder, and says how it ended."""
         log = self._train() if self.config.epochs else []
         columns = Telemetry.COLUMNS if not log else list(log[0])
-        pd.DataFrame(log, columns=columns).to_csv(self.work / "log.csv", index=False)
+        pd.DataFrame(log, columns=columns).to_csv(self.work / "log.csv", index=False, float_format="%.6g")
         self.encoder.save(self.work)
         save_file(self.projector.state_dict(), self.work / "projector.safetensors")
         for name in ("checkpoint.safetensors", "pixels.npy"):

@@ -3,8 +3,9 @@
 import json
 import math
 import shutil
+import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -204,7 +205,7 @@ def _one_slide(job: _Job, *, work: Path, config: TileConfig) -> dict[str, Any]:
     try:
         if job.problem:
             raise DamagedError(job.problem)
-        with nullcontext() if job.crops else open_slide(Path(job.source)) as reader:
+        with _quiet(), nullcontext() if job.crops else open_slide(Path(job.source)) as reader:
             record["cells"] = _write_cells(arrow, job.slide, _cells(job, reader, config, record), skips)
             if reader:
                 thumbnail.write_bytes(encode_pixels(reader.thumbnail(THUMBNAIL), 90))
@@ -217,6 +218,14 @@ def _one_slide(job: _Job, *, work: Path, config: TileConfig) -> dict[str, Any]:
     record.update(skipped=len(skips), failures=[list(failure) for failure in failures])
     write_text(work / "records" / f"{job.slide}.json", json.dumps(record))
     return record
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps decoders from printing about odd metadata; what cannot be read is listed among the failures."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _write_cells(path: Path, slide: str, cells: Iterator[Cell | Skip], skips: list[Skip]) -> int:

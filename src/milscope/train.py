@@ -205,10 +205,10 @@ def _read_cohorts(features: Path, table: pd.DataFrame, task: str) -> tuple[dict[
         rows = table[table["split"] == split]
         bags = read_features(features, rows["slide"].tolist())
         _check_finite(bags, rows["slide"].tolist())
-        filled = (bags.lengths > 0).numpy()
+        filled = bags.lengths > 0
         if not filled.all():
-            empty += rows.loc[~filled, "slide"].tolist()
-            bags, rows = bags.select(filled.nonzero()[0]), rows[filled]
+            empty += rows.loc[~filled.numpy(), "slide"].tolist()
+            bags, rows = bags.select(filled.nonzero().flatten()), rows[filled.numpy()]
         cohorts[split] = Cohort(bags, torch.from_numpy(rows[task].to_numpy().astype(np.int64)))
     _check_classes(table[~table["slide"].isin(empty)], task, empty)
     return cohorts, empty

@@ -1,5 +1,5 @@
 import math
-from itertools import permutations
+from itertools import pairwise, permutations
 
 import numpy as np
 import pytest
@@ -146,7 +146,7 @@ def test_found_is_the_mean_over_all_orders_of_equal_cells():
         counts = [
             witness[list(order)][:depth].sum()
             for order in permutations(range(6))
-            if all(scores[a] >= scores[b] for a, b in zip(order, order[1:], strict=False))
+            if all(scores[a] >= scores[b] for a, b in pairwise(order))
         ]
         assert found(scores, witness, np.array([depth]))[0] == pytest.approx(np.mean(counts))
 

@@ -22,6 +22,7 @@ NORMAL, ABNORMAL = SERIES[0], SERIES[1]
 DASHES = ("-", (0, (5, 2)), (0, (1, 1.4)), (0, (7, 2, 1, 2)), (0, (3, 1)))
 DOTS_AT_MOST = 240
 DOT_WIDTH = 0.03
+ALL_FOUND = 0.9995
 STYLE: dict[str, Any] = {
     "svg.fonttype": "none", "font.size": 10.5, "legend.fontsize": 10, "legend.frameon": False,
     "axes.edgecolor": MUTED, "axes.labelcolor": INK, "text.color": INK, "xtick.color": MUTED, "ytick.color": MUTED,
@@ -91,7 +92,7 @@ def recall_at(curve: dict[str, Any], chance: float | None) -> Markup:
     with _Drawing("recall", "Abnormal cells found among the first k shown", 4.2, 3.7) as drawing:
         axes, ks, values = drawing.axes, np.asarray(curve["k"], float), np.asarray(curve["value"], float)
         axes.set(xlabel="cells looked at per slide (k)", ylabel="share of abnormal cells found", ylim=(0, 1.02))
-        axes.set_xlim(0, ks.max() * 1.03)
+        axes.set_xlim(0, ks[min(int(np.sum(values < ALL_FOUND)), len(ks) - 1)] * 1.03)
         if chance is not None:
             axes.plot([0, *ks], np.minimum(1, chance * np.array([0, *ks])), color=MUTED, linewidth=1,
                       linestyle=DASHES[1], label="looking at random")
@@ -193,8 +194,7 @@ def inlined(svg: str, name: str, title: str) -> Markup:
     svg = re.sub(r"([(\"])#([\w-]+)(?=[)\"])", rf"\1#{name}-\2", svg).replace("xlink:href", "href")
     for colour, variable in VARIABLES.items():
         svg = svg.replace(colour, f"var(--{variable})")
-    svg = re.sub(r"font: ((?:\w+ )?)([\d.]+)px [^;\"]*", r"font-size: \2px; font-weight: \g<1>", svg)
-    svg = re.sub(r"font-weight: (;|\")", r"font-weight: normal\1", svg)
+    svg = re.sub(r"font-family: [^;\"]*;? ?| transform=\"rotate\(-0 [^\"]*\"", "", svg)
     box = re.search(r'viewBox="([^"]+)"', svg)
     head = f'<svg class="chart" role="img" aria-label="{escape(title)}" viewBox="{box[1] if box else "0 0 1 1"}">'
     return Markup(re.sub(r"\n\s*", "\n", head + svg[svg.index(">") + 1:]))

@@ -164,7 +164,7 @@ def _json(path: Path) -> dict[str, Any]:
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
-        raise refuse(str(path), "a JSON object", f"{type(error).__name__}: {error}", "Run `milscope evaluate` again.") from error
+        raise refuse(str(path), "a JSON object", repr(error), "Run `milscope evaluate` again.") from error
 
 
 def _numbers(column: pd.Series) -> pd.Series:

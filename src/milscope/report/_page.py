@@ -55,7 +55,7 @@ def render(run: Gathered, config: ReportConfig, advance: Callable[[int], None]) 
         cards=list(cards(run, config, advance)),
         threshold=_threshold(run),
         rank_by=run.manifests["retrieve"].config.get("rank", "attention") if "retrieve" in run.manifests else "",
-        recalls=[name for name in run.slides if name.startswith("recall_at_") and run.slides[name].notna().any()],
+        recalls=_recalls(run),
         confidence=run.manifests["evaluate"].config.get("confidence") if "evaluate" in run.manifests else None,
         splits=_splits(run.slides),
         pretraining=list(pretraining(run.pretraining)),
@@ -73,7 +73,8 @@ def _figures(run: Gathered) -> Iterator[tuple[str, str, str]]:
         yield f"{int(slides['cells'].sum()):,}", "cells", f"{slides['cells'].median():,.0f} on the median slide"
     for name, metric in run.slide_metrics().items():
         if name in ("auc", "sensitivity", "specificity") and known(metric.get("value")):
-            yield words.number(metric["value"]), f"{words.METRICS[name][0]} of test slides", words.interval(metric, words.number)
+            title = f"{words.METRICS[name][0]} of test slides"
+            yield words.number(metric["value"]), title, words.interval(metric, words.number)
     found = words.first_recall(run)
     if found:
         yield (words.percent(found[1]["value"]), f"of abnormal cells in the first {found[0]}",
@@ -96,12 +97,19 @@ def _result_charts(run: Gathered) -> Iterator[Chart]:
         yield Chart("Trusting a call", charts.precision_recall(precision_recall),
                     "The more of the abnormal slides are to be found (right), the more false calls come with them (down). "
                     "The share depends on how common abnormal slides are here.")
-    depth = run.curves.get("recall_at") or run.curves.get("cell_recall")
-    if depth and depth.get("k"):
-        sizes = test.loc[test["label"] == 1, "cells"]
-        yield Chart("Finding the abnormal cells", charts.recall_at(depth, float((1 / sizes).mean()) if sizes.notna().any() else None),
+    depth = run.curves.get("recall_at")
+    if depth and any(map(known, depth["value"])):
+        sizes = test.loc[(test["label"] == 1) & (test["cells"] > 0), "cells"]
+        yield Chart("Finding the abnormal cells", charts.recall_at(depth, float((1 / sizes).mean()) if len(sizes) else None),
                     "Someone who looks at the first k cells of an abnormal slide has seen this share of its abnormal "
                     "cells. The dashed line is what looking at random cells would show.")
+
+
+def _recalls(run: Gathered) -> list[str]:
+    """The column of each slide's recall that the headline speaks of, if cells were judged."""
+    found = words.first_recall(run)
+    name = f"recall_at_{found[0]}" if found else ""
+    return [name] if name in run.slides else []
 
 
 def _operating(confusion: dict[str, int]) -> tuple[float, float] | None:

@@ -1,6 +1,6 @@
 """The run in plain sentences: what was done, what came out, what to beware of, what it cannot say."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -78,8 +78,9 @@ def limits(run: Gathered) -> list[str]:
 
 
 def warnings(run: Gathered) -> Iterator[str]:
-    """Everything that should lower the reader's trust, one line each."""
-    few = _few(run.slides[run.slides["label"].notna()])
+    """Everything that should lower the reader's trust, one line each; what `evaluate` warns of is not said twice."""
+    told = [str(said) for said in run.metrics.get("warnings") or ()]
+    few = _few(run.slides[run.slides["label"].notna()], SPLITS[:2] if told else SPLITS)
     if few:
         yield f"Few abnormal patients: {few}. What rests on so few may not hold for others."
     pretrain = run.manifests.get("pretrain")
@@ -88,21 +89,24 @@ def warnings(run: Gathered) -> Iterator[str]:
                "See the curves under “How the encoder learned”.")
     if pretrain and pretrain.config.get("epochs") == 0:
         yield "The encoder is untrained (0 passes): this run is a baseline."
-    if run.metrics.get("transductive"):
+    if run.metrics.get("transductive") and not any("ransductive" in said for said in told):
         yield "Judged on patients that the encoder or the model had seen in training (transductive): too good."
     auc = run.slide_metrics().get("auc", {})
     if known(auc.get("low")) and known(auc.get("high")) and auc["low"] <= 0.5 <= auc["high"]:
         yield "The interval of the slide AUC includes 0.5: the result cannot be told from guessing."
     if len(run.failures):
-        yield f"{count(len(run.failures), 'damaged cell or slide', 'damaged cells or slides')} could not be read and " \
-              "were left out. They are listed under “Who was in it”."
-    yield from (str(said) for said in run.metrics.get("warnings") or ())
+        yield (f"Left out because damaged: {count(len(run.failures), 'cell or slide', 'cells or slides')}. "
+               "They are listed under “Who was in it”.")
+    yield from told
+    for stage in ("train", "predict"):
+        if stage in run.manifests:
+            yield from (_sentence(str(said)) for said in run.manifests[stage].summary.get("warnings") or ())
 
 
 def judged(run: Gathered) -> pd.DataFrame:
-    """The labelled, scored test slides."""
-    slides = run.slides
-    return slides[(slides["split"] == "test") & slides["label"].notna() & slides["probability"].notna()]
+    """The labelled, scored test slides; all that are labelled and scored in a run without parts."""
+    slides = run.slides[run.slides["label"].notna() & run.slides["probability"].notna()]
+    return slides[slides["split"] == "test"] if (run.slides["split"] != "").any() else slides
 
 
 def first_recall(run: Gathered) -> tuple[int, dict[str, float]] | None:
@@ -145,11 +149,7 @@ def percent(value: object) -> str:
 
 
 def score(value: object, rank_by: str) -> str:
-    """A cell's score: attention as a share of the slide's, anything else as a number.
-
-    >>> score(0.0381, "attention"), score(2e-6, "attention"), score(1.234, "evidence")
-    ('3.8\\xa0%', '<0.01\\xa0%', '1.23')
-    """
+    """A cell's score: attention as a share of the slide's, anything else as a number."""
     if rank_by != "attention" or not known(value):
         return number(value)
     share = 100 * value  # type: ignore[operator]
@@ -173,10 +173,14 @@ def interval(metric: dict[str, Any], write: Callable[[object], str]) -> str:
     return f"interval {write(metric['low'])}\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}{write(metric['high'])}"
 
 
-def _few(labelled: pd.DataFrame) -> str:
+def _few(labelled: pd.DataFrame, splits: Sequence[str]) -> str:
     """Abnormal patients of the parts that have less than `FEW`."""
     counts = {split: part.loc[part["label"] == 1, "patient"].nunique() for split, part in labelled.groupby("split")}
-    return ", ".join(f"{counts[split]} in {SPLIT_WORDS[split]}" for split in SPLITS if counts.get(split, FEW) < FEW)
+    return ", ".join(f"{counts[split]} in {SPLIT_WORDS[split]}" for split in splits if counts.get(split, FEW) < FEW)
+
+
+def _sentence(words: str) -> str:
+    return words[:1].upper() + words[1:] + ("" if words.endswith(".") else ".")
 
 
 def _rows(metrics: dict[str, Any], words: dict[str, tuple[str, str]]) -> list[Row]:

@@ -48,7 +48,8 @@ class Squamous(NamedTuple):
 
 
 KINDS = {
-    "superficial": Squamous((21, 28), (4.4, 6.0), (0.9, 1.25), (0.02, 0.05), 0.10, 0.5, 0.72, two=0.01),
+    "superficial": Squamous((21, 28), (4.4, 6.0), (0.9, 1.25), (0.02, 0.05), 0.10, 0.5, 0.72, halo=0.03,
+                            two=0.01),
     "intermediate": Squamous((18, 27), (6.8, 9.2), (0.48, 0.85), (0.02, 0.05), 0.22, 0.6, 0.35, two=0.05),
     "parabasal": Squamous((9, 14), (7.8, 10.4), (0.38, 0.66), (0.01, 0.04), 0.18, 0.6, 0.2, (7, 10), 5.0, (1.0, 1.2),
                           halo=0.03),
@@ -158,7 +159,8 @@ def draw_speck(optics: Optics, rng: np.random.Generator) -> Density:
     return speck[None] * rng.uniform(0.5, 1.0, 3).astype(np.float32)[:, None, None]
 
 
-def texture(grain: float, mpp: float, shape: tuple[int, ...], rng: np.random.Generator) -> Plane:
+def texture(grain: float, mpp: float, shape: tuple[int, ...],
+            rng: np.random.Generator) -> Float[np.ndarray, "height width"]:
     """A window on smooth noise of mean 0 and spread 1.
 
     Args:

@@ -37,7 +37,7 @@ def read_places(path: Path) -> pd.DataFrame:
         places[axis] = pd.to_numeric(text[columns[axis]], errors="coerce").astype(float)
     odd = np.flatnonzero(~np.isfinite(places[["x", "y"]]).all(axis=1))
     if len(odd):
-        rows = ", ".join(where(row) for row in odd[:3]) + (", …" if len(odd) > 3 else "")
+        rows = ", ".join(where(int(row)) for row in odd[:3]) + (", …" if len(odd) > 3 else "")
         raise refuse("cells", "a table with a number in every x and y", f"{len(odd)} rows without ({rows})",
                      "Correct or remove these rows.")
     default = [f"{slide}:{_number(x)},{_number(y)}"

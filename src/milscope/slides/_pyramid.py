@@ -35,12 +35,15 @@ def write_pyramid(path: Path, image: UInt8[np.ndarray, "height width 3"], mpp: M
         TIFF revision 6.0, sections 2, 15 and 21; TIFF Technical Note 2 (each tile a whole JPEG stream).
     """
     temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
-        file.write(struct.pack("<2sHI", b"II", 42, 0))
-        link = 4
-        for level, picture in enumerate(_levels(image)):
-            link = _write_level(file, picture, mpp * 2**level, link, quality, reduced=level > 0)
-    temporary.replace(path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(struct.pack("<2sHI", b"II", 42, 0))
+            link = 4
+            for level, picture in enumerate(_levels(image)):
+                link = _write_level(file, picture, mpp * 2**level, link, quality, reduced=level > 0)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _levels(image: UInt8[np.ndarray, "height width 3"]) -> Iterator[UInt8[np.ndarray, "h w 3"]]:

@@ -5,7 +5,6 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from types import TracebackType
 
-
 import numpy as np
 from PIL import Image
 

@@ -211,7 +211,7 @@ def _check_names(slides: pd.Series) -> None:
                          f"{name[:60]!r} ({where(row)})", "Rename the slide.")
     twice = slides[slides.duplicated()]
     if len(twice):
-        raise refuse("slide", "named once each", f"`{twice.iloc[0]}` twice ({where(twice.index[0])})",
+        raise refuse("slide", "named once each", f"`{twice.iloc[0]}` twice ({where(int(twice.index[0]))})",
                      "Keep one row per slide; several slides of a patient share a `patient`.")
 
 
@@ -251,5 +251,5 @@ def _labels(text: pd.Series) -> pd.Series | None:
         return None
     if len(odd):
         raise refuse(str(text.name), "0 or 1, true or false, yes or no, or empty",
-                     f"`{text[odd.index[0]]}` ({where(odd.index[0])})", "Correct it, or remove the column.")
+                     f"`{text[odd.index[0]]}` ({where(int(odd.index[0]))})", "Correct it, or remove the column.")
     return low.map(LABELS).astype(float)

@@ -12,7 +12,7 @@ SAMPLES = 8
 """Side of a tile on the image that is searched for stain, in pixels."""
 DENSITY = 0.08
 """From this optical density above the glass, in its darkest channel, a pixel is stained."""
-GLASS = 200.0
+GLASS = 215.0
 """Glass is taken to be at least this bright, so that a slide full of tissue is not taken for glass."""
 VOID = 30
 """A pixel with no channel above this is not stained but unscanned."""
@@ -21,7 +21,7 @@ VOID = 30
 def stained(pixels: Pixels, glass: Float[np.ndarray, " 3"]) -> Bool[np.ndarray, "height width"]:
     r"""Which pixels are stained: the darkest channel is 0.08 of optical density below the glass, and not pure black.
 
-    $$ -\log_{10} \min_c (v_c / g_c) > 0.08 \;\wedge\; \\max_c v_c \ge 30 $$
+    $$ -\log_{10} \min_c (v_c / g_c) > 0.08 \;\wedge\; \max_c v_c \ge 30 $$
 
     Args:
         pixels: 8-bit RGB.
@@ -32,7 +32,7 @@ def stained(pixels: Pixels, glass: Float[np.ndarray, " 3"]) -> Bool[np.ndarray, 
 
 
 def find_glass(pixels: Pixels) -> Float[np.ndarray, " 3"]:
-    """Brightness of the bare glass per channel: the 99th percentile of an overview, at least 200."""
+    """Brightness of the bare glass per channel: the 99th percentile of an overview, at least 215."""
     return np.maximum(np.percentile(pixels.reshape(-1, 3), 99, axis=0), GLASS)
 
 

@@ -64,12 +64,12 @@ class CellStore:
         path = self.directory / f"{slide}.arrow"
         return _open(str(path), path.stat().st_mtime_ns)
 
-    def images(self, slide: str, rows: Iterable[int] | None = None) -> list[bytes]:
+    def images(self, slide: str, rows: Iterable[int] | np.ndarray | None = None) -> list[bytes]:
         """The encoded images of some of a slide's cells, in the order asked for; by default all."""
         column = self.table(slide)["image"]
         return [column[int(row)].as_py() for row in (range(len(column)) if rows is None else rows)]
 
-    def decode(self, slide: str, rows: Sequence[int] | None, size: int) -> UInt8[np.ndarray, "cell size size 3"]:
+    def decode(self, slide: str, rows: Sequence[int] | np.ndarray | None, size: int) -> UInt8[np.ndarray, "cell size size 3"]:
         """The pixels of some of a slide's cells (None: all), each square, of `size` pixels a side."""
         images = self.images(slide, rows)
         pixels = np.empty((len(images), size, size, 3), dtype=np.uint8)

@@ -40,13 +40,14 @@ class Pixels:
         pixels = np.empty((len(rows), self.size, self.size, 3), np.uint8)
         owner = np.searchsorted(self.starts, rows, side="right") - 1
         with ThreadPoolExecutor() as threads:
-            for slide in np.unique(owner):
-                mine = np.flatnonzero(owner == slide)
-                threads.submit(self._decode_into, pixels, mine, slide, rows[mine] - self.starts[slide])
+            parts = [np.flatnonzero(owner == slide) for slide in np.unique(owner)]
+            for part, decoded in zip(parts, threads.map(lambda part: self._decode(int(owner[part[0]]), rows[part]), parts),
+                                     strict=True):
+                pixels[part] = decoded
         return pixels
 
-    def _decode_into(self, pixels: np.ndarray, places: np.ndarray, slide: int, rows: np.ndarray) -> None:
-        pixels[places] = self.cells.decode(self.slides[slide], rows, self.size)
+    def _decode(self, slide: int, rows: Int[np.ndarray, " cell"]) -> UInt8[np.ndarray, "cell size size 3"]:
+        return self.cells.decode(self.slides[slide], rows - self.starts[slide], self.size)
 
     def _cached(self, cache: Path) -> UInt8[np.ndarray, "cell size size 3"]:
         if not cache.exists():
@@ -61,5 +62,5 @@ class Pixels:
 
     def _fill(self, array: np.ndarray, slide: int) -> int:
         first, last = self.starts[slide], self.starts[slide + 1]
-        array[first:last] = self.cells.decode(self.slides[slide], np.arange(last - first), self.size)
+        array[first:last] = self._decode(slide, np.arange(first, last))
         return int(last - first)

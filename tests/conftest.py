@@ -1,0 +1,49 @@
+"""Rendered slides that many tests share, and a quiet machine: one thread, no network."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import pandas as pd
+import pytest
+import torch
+
+from milscope.configs import SplitConfig, SynthConfig, TileConfig
+from milscope.slides import read_slides
+from milscope.split import split
+from milscope.synth import synth
+from milscope.tile import tile
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """12 rendered slides of 30 cells, as images with a cell table: slides.csv, cells.csv, truth/cells.csv."""
+    out = tmp_path_factory.mktemp("rendered") / "slides"
+    synth(out, SynthConfig(slides=12, cells=30, rate=0.2, workers=1))
+    return out
+
+
+@pytest.fixture(scope="session")
+def rendered_crops(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """12 rendered slides of 30 cells, as folders of cell crops: slides.csv, cells/, truth/cells.csv."""
+    out = tmp_path_factory.mktemp("rendered") / "crops"
+    synth(out, SynthConfig(slides=12, cells=30, rate=0.2, workers=1, crops=True))
+    return out
+
+
+@pytest.fixture(scope="session")
+def table(rendered: Path) -> pd.DataFrame:
+    """The slide table of the rendered slides, divided by patient."""
+    return split(read_slides(rendered / "slides.csv"), SplitConfig(validation=0.25, test=0.25))
+
+
+@pytest.fixture(scope="session")
+def cells(rendered: Path, table: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The cell store of the rendered slides."""
+    out = tmp_path_factory.mktemp("store") / "tile"
+    tile(table, out, cells=rendered / "cells.csv", config=TileConfig(size=96, workers=1))
+    return out

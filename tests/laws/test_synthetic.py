@@ -1,0 +1,22 @@
+"""Benchmark: the witness rate is exact; no cell twice; same seed, same slides."""
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from milscope.slides._synthetic import ABNORMAL, plan_smear
+
+
+@settings(deadline=None, max_examples=40)
+@given(cells=st.integers(10, 120), share=st.floats(0, 1), mpp=st.sampled_from([0.25, 0.5, 1.0, 2.0]),
+       number=st.integers(0, 2**32))
+def test_a_plan_holds_exactly_the_witnesses_asked_for_and_no_cell_twice(cells, share, mpp, number):
+    witnesses = int(share * cells)
+    plan = plan_smear(cells, witnesses, mpp, np.random.SeedSequence(number))
+    assert len(plan.places) == len(plan.kinds) == len(plan.abnormal) == cells
+    assert sum(plan.abnormal) == witnesses
+    assert [kind in ABNORMAL for kind in plan.kinds] == plan.abnormal
+    assert len(np.unique(plan.places, axis=0)) == cells
+    again = plan_smear(cells, witnesses, mpp, np.random.SeedSequence(number))
+    assert np.array_equal(again.places, plan.places)
+    assert again.kinds == plan.kinds

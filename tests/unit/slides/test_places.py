@@ -1,0 +1,84 @@
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from milscope.slides import Skip, cut_cells, decode_pixels, open_slide, read_places
+from milscope.slides._images import DamagedError
+from milscope.types import InputError
+
+PICTURE = np.random.default_rng(0).integers(0, 256, (100, 140, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def reader(tmp_path):
+    Image.fromarray(PICTURE).save(tmp_path / "a.png")
+    with open_slide(tmp_path / "a.png") as opened:
+        yield opened
+
+
+def cut(reader, centres, extent=32.0, size=32):
+    places = pd.DataFrame([(f"{x},{y}", x, y) for x, y in centres], columns=["cell", "x", "y"])
+    return list(cut_cells(reader, places, extent=extent, size=size, mpp=0.25, quality=100))
+
+
+def test_centres_and_border(reader):
+    inner, corner, far = cut(reader, [(50, 40), (3.0, 2.0), (140, 100)])
+    assert (decode_pixels(inner.image) == PICTURE[24:56, 34:66]).all()
+    assert (decode_pixels(corner.image) == PICTURE[:32, :32]).all()
+    assert (decode_pixels(far.image) == PICTURE[68:, 108:]).all()
+    assert (corner.x, corner.y, corner.width, corner.height, corner.mpp) == (3, 2, 32, 32, 0.25)
+
+
+def test_resampled(reader):
+    (cell,) = cut(reader, [(70, 50)], extent=64.0, size=16)
+    wanted = np.asarray(Image.fromarray(PICTURE).resize((16, 16), Image.Resampling.BICUBIC, box=(38, 18, 102, 82)))
+    assert np.abs(decode_pixels(cell.image).astype(int) - wanted).max() <= 1
+    assert cell.width == 64
+
+
+def test_outside_and_twice_are_skipped(reader):
+    items = cut(reader, [(50, 40), (141, 40), (50, 40), (-1, 5)])
+    assert [isinstance(item, Skip) for item in items] == [False, True, True, True]
+    assert "outside" in items[1].reason
+    assert "twice" in items[2].reason
+
+
+def test_image_smaller_than_a_crop(reader):
+    with pytest.raises(DamagedError, match="smaller than one crop of 101"):
+        cut(reader, [(50, 40)], extent=101, size=101)
+
+
+@pytest.mark.parametrize("header", ["slide,x,y", "wsi,X,Y", "slide_id,centroid_x,centroid_y"])
+def test_tables_and_names(tmp_path, header):
+    (tmp_path / "cells.csv").write_text(f"{header},label\n001,10,20.5,LSIL\n002,123456.75,0,\n")
+    places = read_places(tmp_path / "cells.csv")
+    assert places["slide"].tolist() == ["001", "002"]
+    assert places["cell"].tolist() == ["001:10,20.5", "002:123456.75,0"]
+    assert places["x"].tolist() == [10, 123456.75]
+
+
+def test_own_ids_and_parquet(tmp_path):
+    pd.DataFrame({"slide": ["a", "a"], "x": [1, 2], "y": [3, 4], "cell": ["n1", None]}).to_parquet(tmp_path / "a.parquet")
+    assert read_places(tmp_path / "a.parquet")["cell"].tolist() == ["n1", "a:2,4"]
+
+
+@pytest.mark.parametrize(("text", "says"), [
+    ("slide,x\na,1\n", "no y among: slide, x"),
+    ("slide,x,y\na,1,\na,nan,2\na,inf,2\na,b,2\na,1,2\n", "4 rows without (line 2, line 3, line 4, …)"),
+    ("slide,x,y\n", "at least one row"),
+    ("", "empty file"),
+])
+def test_bad_tables(tmp_path, text, says):
+    (tmp_path / "cells.csv").write_text(text)
+    with pytest.raises(InputError) as error:
+        read_places(tmp_path / "cells.csv")
+    assert says in str(error.value)
+
+
+def test_stored_as_jpeg(reader):
+    places = pd.DataFrame({"cell": ["a"], "x": [50.0], "y": [50.0]})
+    (cell,) = cut_cells(reader, places, extent=32, size=32, mpp=None, quality=95)
+    assert Image.open(io.BytesIO(cell.image)).format == "JPEG"

@@ -1,0 +1,65 @@
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from milscope.store import feature_slides, read_cells, read_features, write_features
+from milscope.types import InputError
+
+
+def cell_table(count: int, *, placed: bool = True) -> pa.Table:
+    place = [50.0 + 10 * i if placed else None for i in range(count)]
+    side = [40.0 if placed else None] * count
+    return pa.table({"cell": [f"cell-{i}" for i in range(count)], "x": pa.array(place, pa.float64()),
+                     "y": pa.array(place, pa.float64()), "width": pa.array(side, pa.float64()),
+                     "height": pa.array(side, pa.float64())})
+
+
+def write(folder: Path, slide: str, count: int, width: int = 3, *, placed: bool = True) -> np.ndarray:
+    (folder / "features_net").mkdir(exist_ok=True)
+    features = np.arange(count * width, dtype=np.float32).reshape(count, width)
+    write_features(folder / "features_net" / f"{slide}.h5", features, cell_table(count, placed=placed), encoder="net")
+    return features
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    first, second = write(tmp_path, "a", 2), write(tmp_path, "b.c", 4)
+    bags = read_features(tmp_path, ["b.c", "a"])
+    assert feature_slides(tmp_path) == ["a", "b.c"]
+    assert bags.offsets.tolist() == [0, 4, 6]
+    assert torch.equal(bags.features, torch.from_numpy(np.concatenate([second, first])))
+    assert read_cells(tmp_path, "a")["cell"].tolist() == ["cell-0", "cell-1"]
+    assert read_cells(tmp_path, "a")["x"].tolist() == [50.0, 60.0]
+
+
+def test_the_layout_is_tridents(tmp_path: Path) -> None:
+    write(tmp_path, "a", 2)
+    with h5py.File(tmp_path / "features_net/a.h5") as file:
+        assert file["features"].dtype == np.float32
+        assert {"name", "savetodir", "encoder"} <= set(file["features"].attrs)
+        assert file["coords"].dtype == np.int64
+        assert file["coords"][:].tolist() == [[30, 30], [40, 40]]
+        assert {"patch_size", "patch_size_level0", "overlap", "name", "savetodir"} <= set(file["coords"].attrs)
+
+
+def test_cells_without_a_place(tmp_path: Path) -> None:
+    write(tmp_path, "a", 2, placed=False)
+    with h5py.File(tmp_path / "features_net/a.h5") as file:
+        assert file["coords"][:].tolist() == [[-1, -1], [-1, -1]]
+    assert read_cells(tmp_path, "a")["x"].isna().all()
+
+
+def test_a_slide_without_features_is_told(tmp_path: Path) -> None:
+    write(tmp_path, "a", 2)
+    with pytest.raises(InputError, match="Found `b`. Run `milscope encode`"):
+        read_features(tmp_path, ["a", "b"])
+
+
+def test_features_of_two_encoders_do_not_mix(tmp_path: Path) -> None:
+    write(tmp_path, "a", 2, width=3)
+    write(tmp_path, "b", 2, width=4)
+    with pytest.raises(InputError, match="of one width"):
+        read_features(tmp_path, ["a", "b"])

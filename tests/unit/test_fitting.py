@@ -1,0 +1,75 @@
+"""One aggregator's fit: every slide once an epoch, classes that count alike, a rate that falls along a cosine."""
+
+import math
+
+import pytest
+import torch
+
+from milscope.configs import TrainConfig
+from milscope.fitting import Cohort, Fit, merit
+from milscope.store._bags import Bags
+
+CONFIG = TrainConfig(epochs=4, batch=3, learning_rate=1e-2, dropout=0.5)
+
+
+def test_every_slide_is_learned_from_once_an_epoch_in_a_new_order(monkeypatch):
+    fit, seen = build(CONFIG), []
+    step = fit._step
+    monkeypatch.setattr(fit, "_step", lambda slides, rate, seed: seen.append(slides.tolist()) or step(slides, rate, seed))
+    fit.run_epoch()
+    first = [len(batch) for batch in seen], sum(seen, [])
+    seen.clear()
+    fit.run_epoch()
+    assert first[0] == [3, 3, 2]
+    assert sorted(first[1]) == sorted(sum(seen, [])) == list(range(8))
+    assert first[1] != sum(seen, [])
+
+
+def test_classes_count_alike_however_rare():
+    fit = build(CONFIG, labels=[1, 0, 0, 0, 0, 0, 0, 0])
+    labels = fit.train.labels
+    losses = fit._loss(torch.zeros(8, 2), labels)
+    assert losses[labels == 0].sum().item() == pytest.approx(losses[labels == 1].sum().item())
+    assert losses.mean().item() == pytest.approx(math.log(2))
+
+
+def test_the_rate_falls_along_half_a_cosine():
+    fit = build(CONFIG)
+    while not fit.finished:
+        fit.run_epoch()
+    expected = [1e-2 * (1 + math.cos(math.pi * epoch / 4)) / 2 for epoch in range(4)]
+    assert [row["learning_rate"] for row in fit.log] == pytest.approx(expected)
+
+
+def test_restored_between_two_epochs_it_goes_on_bit_identically():
+    whole, first, second = build(CONFIG), build(CONFIG), build(CONFIG)
+    for fit, epochs in ((whole, 4), (first, 2)):
+        for _ in range(epochs):
+            fit.run_epoch()
+    second.restore(*first.save())
+    second.run_epoch()
+    second.run_epoch()
+    assert second.log == whole.log
+    for name, tensor in whole.model.state_dict().items():
+        assert torch.equal(second.model.state_dict()[name], tensor), name
+
+
+def test_the_best_epoch_is_not_changed_by_later_ones():
+    fit = build(CONFIG)
+    fit.run_epoch()
+    kept = {name: tensor.clone() for name, tensor in fit.best_weights.items()}
+    fit.best = {**fit.best, "validation_loss": -1.0}
+    fit.run_epoch()
+    assert all(torch.equal(fit.best_weights[name], tensor) for name, tensor in kept.items())
+
+
+def test_among_equal_aucs_the_loss_decides():
+    rows = [{"validation_auc": auc, "validation_loss": loss} for auc, loss in ((0.9, 0.5), (0.9, 0.4), (0.8, 0.1))]
+    assert max(rows, key=lambda row: merit(row, "auc")) is rows[1]
+    assert max(rows, key=lambda row: merit(row, "loss")) is rows[2]
+
+
+def build(config, labels=(0, 1, 0, 1, 0, 1, 0, 1)):
+    features = torch.randn(16, 4, generator=torch.Generator().manual_seed(0))
+    cohort = Cohort(Bags(features, torch.arange(0, 17, 2)), torch.tensor(labels))
+    return Fit("abmil", cohort, cohort, config)

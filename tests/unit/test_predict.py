@@ -1,0 +1,147 @@
+"""Prediction scores every slide and cell as the model does, in bounded memory, and refuses another encoder's features."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from milscope import predict as module
+from milscope.configs import PredictConfig, TrainConfig
+from milscope.predict import cell_evidence, predict
+from milscope.store._features import read_features
+from milscope.store._manifest import read_manifest
+from milscope.train import load_model, train
+from milscope.types import InputError
+
+QUICK = TrainConfig(aggregators=("abmil-gated",), epochs=20, batch=4, learning_rate=1e-2)
+
+
+@pytest.fixture
+def trained(simulate, tmp_path):
+    data = simulate()
+    train(data.directory, data.table, tmp_path / "model", QUICK)
+    return data
+
+
+def test_scores_are_those_of_the_model(trained, tmp_path):
+    found = predict(trained.directory, tmp_path / "model", tmp_path / "scores", trained.table)
+    slides, cells = read(found.directory)
+    model, _ = load_model(tmp_path / "model")
+    assert list(slides) == ["slide", "patient", "split", "label", "probability", "logit", "called"]
+    assert slides[["slide", "patient", "split"]].equals(trained.table[["slide", "patient", "split"]].astype(str))
+    assert slides["label"].tolist() == trained.table["abnormal"].tolist()
+    for row in slides.itertuples():
+        with torch.no_grad():
+            expected = model(read_features(trained.directory, [row.slide]))
+        assert row.logit == pytest.approx((expected.logits[0, 1] - expected.logits[0, 0]).item(), abs=1e-5)
+        assert row.probability == pytest.approx(1 / (1 + math.exp(-row.logit)))
+        assert row.called == (row.probability >= 0.5)
+        of_slide = cells[cells["slide"] == row.slide]
+        assert of_slide["attention"].tolist() == pytest.approx(expected.attention[:, 1].tolist())
+    assert found.slides == 24
+    assert found.positives == slides["called"].sum() == 12
+
+
+def test_cells_keep_name_place_and_the_order_of_the_store(trained, tmp_path):
+    _, cells = read(predict(trained.directory, tmp_path / "model", tmp_path / "scores").directory)
+    assert list(cells) == ["slide", "cell", "x", "y", "width", "height", "attention", "evidence"]
+    assert cells["slide"].drop_duplicates().tolist() == trained.table["slide"].tolist()
+    for slide, of_slide in cells.groupby("slide"):
+        assert of_slide["cell"].tolist() == [f"{slide}:{number}" for number in range(len(of_slide))]
+        assert of_slide["y"].tolist() == [number + 0.5 for number in range(len(of_slide))]
+        assert of_slide["attention"].sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_witnesses_come_first_by_attention_and_by_evidence(trained, tmp_path):
+    _, cells = read(predict(trained.directory, tmp_path / "model", tmp_path / "scores").directory)
+    for slide, witnesses in trained.witnesses.items():
+        of_slide = cells[cells["slide"] == slide]
+        if witnesses.any():
+            for score in ("attention", "evidence"):
+                assert of_slide.loc[witnesses, score].min() > of_slide.loc[~witnesses, score].median()
+
+
+def test_evidence_is_the_logit_of_the_cell_alone_whatever_the_chunk(trained, tmp_path, monkeypatch):
+    model, _ = load_model(tmp_path / "model")
+    features = read_features(trained.directory, ["s001"]).features
+    monkeypatch.setattr(module, "CHUNK", 7)
+    found = cell_evidence(model, features)
+    for cell, evidence in zip(features, found, strict=True):
+        with torch.no_grad():
+            logits = model(module.Bags(cell[None], torch.tensor([0, 1]))).logits[0]
+        torch.testing.assert_close(evidence, logits[1] - logits[0])
+
+
+def test_without_a_table_labels_and_splits_are_empty(trained, tmp_path):
+    slides, _ = read(predict(trained.directory, tmp_path / "model", tmp_path / "scores").directory)
+    assert slides["patient"].equals(slides["slide"])
+    assert slides["split"].eq("").all()
+    assert slides["label"].isna().all()
+
+
+def test_a_table_without_labels_or_with_some_is_enough(trained, tmp_path):
+    table = trained.table[["slide"]].iloc[:3]
+    slides, _ = read(predict(trained.directory, tmp_path / "model", tmp_path / "a", table).directory)
+    assert slides["label"].isna().all()
+    table = table.assign(abnormal=[1, None, 0])
+    path = predict(trained.directory, tmp_path / "model", tmp_path / "b", table).directory
+    assert pd.read_csv(path / "slides.csv", dtype=str, keep_default_na=False)["label"].tolist() == ["1", "", "0"]
+
+
+def test_the_threshold_calls_slides_from_it_upwards(trained, tmp_path):
+    slides, _ = read(predict(trained.directory, tmp_path / "model", tmp_path / "a").directory)
+    threshold = float(slides["probability"].sort_values().iloc[20])
+    found = predict(trained.directory, tmp_path / "model", tmp_path / "b", config=PredictConfig(threshold=threshold))
+    assert found.positives == read(found.directory)[0]["called"].sum() == 4
+    assert read_manifest(found.directory, "scores").summary["threshold"] == threshold
+
+
+def test_the_record_says_what_was_done_and_who_was_seen(trained, tmp_path):
+    out = predict(trained.directory, tmp_path / "model", tmp_path / "scores", trained.table).directory
+    manifest = read_manifest(out, "scores")
+    assert manifest.patients == read_manifest(tmp_path / "model", "model").patients
+    assert manifest.summary == {"task": "abnormal", "threshold": 0.5, "aggregator": "abmil-gated", "slides": 24,
+                                "positives": 12, "skipped": [], "warnings": []}
+    created = manifest.created, (out / "cells.parquet").stat().st_mtime_ns
+    predict(trained.directory, tmp_path / "model", tmp_path / "scores", trained.table)
+    assert created == (read_manifest(out, "scores").created, (out / "cells.parquet").stat().st_mtime_ns)
+
+
+def test_slides_that_cannot_be_scored_are_left_out_and_named(simulate, tmp_path):
+    changes = {"s004": lambda features: features[:0], "s005": lambda features: features * np.inf}
+    data = simulate(change=changes)
+    (data.directory / "features_fake" / "s006.h5").unlink()
+    train(data.directory, data.table[~data.table["slide"].isin(changes)], tmp_path / "model", QUICK)
+    found = predict(data.directory, tmp_path / "model", tmp_path / "scores", data.table)
+    slides, cells = read(found.directory)
+    assert found.slides == len(slides) == cells["slide"].nunique() == 21
+    summary = read_manifest(found.directory, "scores").summary
+    assert sorted(summary["skipped"]) == ["s004", "s005", "s006"]
+    assert any("s004 was not scored: no cells" in warning for warning in summary["warnings"])
+
+
+def test_refuses_another_encoders_features(trained, simulate, tmp_path):
+    other = simulate(name="others", encoder="e2")
+    with pytest.raises(InputError, match=r"of encoder e1, .* Found features of encoder e2\. Encode the cells"):
+        predict(other.directory, tmp_path / "model", tmp_path / "scores")
+    assert not (tmp_path / "scores").exists()
+
+
+@pytest.mark.parametrize("threshold", [-0.1, 1.1, math.nan])
+def test_refuses_a_threshold_that_is_no_probability(trained, tmp_path, threshold):
+    with pytest.raises(InputError, match="`threshold`"):
+        predict(trained.directory, tmp_path / "model", tmp_path / "scores", config=PredictConfig(threshold))
+
+
+def test_refuses_a_table_of_other_slides_and_directories_of_other_kinds(trained, tmp_path):
+    with pytest.raises(InputError, match="none of 1"):
+        predict(trained.directory, tmp_path / "model", tmp_path / "scores", pd.DataFrame({"slide": ["x"]}))
+    with pytest.raises(InputError, match="a `model` artifact"):
+        predict(trained.directory, trained.directory, tmp_path / "scores")
+
+
+def read(directory):
+    slides = pd.read_csv(directory / "slides.csv", dtype={"slide": str, "patient": str, "split": str})
+    return slides.assign(split=slides["split"].fillna("")), pd.read_parquet(directory / "cells.parquet")
