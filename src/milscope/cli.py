@@ -23,7 +23,7 @@ SHOWN = {"slides": "{:,} slides", "cells": "{:,} cells", "features": "{:,} featu
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.version_option(package_name="milscope")
+@click.version_option(package_name="milscope", prog_name="milscope")
 def cli() -> None:
     """Finds abnormal slides, and the few abnormal cells in them, from slide labels alone.
 

@@ -277,7 +277,7 @@ def _cell_warnings(test: pd.DataFrame, truth: Truth, cells: _Cells) -> Iterator[
         yield f"The truth has {truth.missing} rows without a value and {truth.repeated} repeated rows; they are left out."
     without = int((positive & ~(test["cells_told"] > 0)).sum())
     if without:
-        yield f"{_n(without, 'positive test slide has', 'positive test slides have')} no cell in the truth: not in cell figures."
+        yield f"{_n(without, 'positive test slide has', 'positive test slides have')} no told cell: not in cell figures."
     empty = int((positive & (test["cells_told"] > 0) & (test["witnesses"] == 0)).sum())
     if empty:
         yield f"{_n(empty, 'positive test slide has', 'positive test slides have')} no witness in the truth: not in recall."

@@ -158,12 +158,12 @@ def test_few_patients_and_wide_or_empty_intervals_are_said(slides, cells, tmp_pa
     assert "Only 4 test patients are positive: read the intervals, not the values." in warnings
     assert "The interval of the slide AUC is wide" in warnings
     perfect = slides.assign(probability=slides["label"] * 0.8 + 0.1)
-    warnings = " ".join(evaluate(write_scores(tmp_path / "b", perfect, cells), tmp_path / "out", QUICK).warnings)
+    warnings = " ".join(evaluate(write_scores(tmp_path / "b", perfect, cells), tmp_path / "other", QUICK).warnings)
     assert "has no width (every draw gives 1.00)" in warnings
 
 
 def test_gaps_between_truth_and_scores_are_counted_and_said(scores, cells, tmp_path):
-    told = pd.concat([cells[cells["cell"] != "S01:20"], cells[:1].assign(cell="S00:nowhere")])
+    told = pd.concat([cells[cells["cell"] != "S01:20"], cells[:1].assign(cell="S00:nowhere")], ignore_index=True)
     told.loc[told["slide"] == "S00", "witness"] = told["cell"] == "S00:5"
     told.loc[told["slide"] == "S03", "witness"] = False
     result = evaluate(scores, tmp_path / "out", QUICK, truth=write_truth(tmp_path / "truth.csv", told))

@@ -44,9 +44,10 @@ def test_a_script_without_a_guard_is_run_once(tmp_path):
 
 def test_processes_end_with_their_parent(tmp_path):
     script = tmp_path / "script.py"
-    script.write_text(SCRIPT.format(function="os.system").replace(
-        "range(4)", f"['echo $PPID > {tmp_path}/one; sleep 60', 'echo $PPID > {tmp_path}/two; sleep 60']"))
-    parent = subprocess.Popen([sys.executable, script], stdout=subprocess.DEVNULL)
+    jobs = [f"echo $PPID > {tmp_path}/{name}; for i in $(seq 300); do kill -0 $PPID || exit; sleep 0.1; done"
+            for name in ("one", "two")]
+    script.write_text(SCRIPT.format(function="os.system").replace("range(4)", repr(jobs)))
+    parent = subprocess.Popen([sys.executable, script], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     pids = [_number_in(tmp_path / name) for name in ("one", "two")]
     parent.kill()
     parent.wait()

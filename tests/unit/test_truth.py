@@ -25,7 +25,8 @@ def test_by_name(tmp_path):
 
 
 def test_by_place_to_a_hundredth_of_a_pixel(tmp_path):
-    truth = read_truth(written(tmp_path, "slide,x,y,label\nS,1.001,0.999,HSIL\nS,2,2,NILM\nS,3.02,3,NILM\n"), "sick", normal="NILM")
+    path = written(tmp_path, "slide,x,y,label\nS,1.001,0.999,HSIL\nS,2,2,NILM\nS,3.02,3,NILM\n")
+    truth = read_truth(path, "sick", normal="NILM")
     assert truth.column == "label"
     match = match_truth(truth.rows, cells())
     assert match.witness[:2].tolist() == [1, 0]

@@ -1,0 +1,253 @@
+"""The whole flow through the command line, on rendered slides: whole, killed, repeated, and with bad input."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from safetensors.torch import load_file
+
+from milscope.store import read_manifest
+
+SMALL = """
+[split]
+validation = 0.25
+test = 0.25
+[tile]
+size = 96
+workers = 1
+[pretrain]
+size = 32
+epochs = 2
+batch = 32
+projection = 16
+device = "cpu"
+encoder_options = {channels = [8, 8, 16, 16]}
+[train]
+epochs = 10
+aggregators = ["abmil-gated", "pamil"]
+[evaluate]
+draws = 100
+"""
+STAGES = ("tile", "pretrain", "encode", "train", "predict", "retrieve", "evaluate", "report")
+
+
+def command(slides: Path, out: Path, *more: str) -> list[str]:
+    settings = out.parent / "run.toml"
+    settings.write_text(SMALL)
+    return [sys.executable, "-m", "milscope", "run", str(slides), "--out", str(out), "--config", str(settings), *more]
+
+
+def run(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(*arguments), capture_output=True, text=True, check=False, **options)
+
+
+def results(out: Path) -> dict[str, object]:
+    """What must be the same in two runs, bit by bit."""
+    tensors = {f"{name}/{key}": tensor.tolist() for name in ("pretrain/encoder", "train/model")
+               for key, tensor in load_file(out / f"{name}.safetensors").items()}
+    texts = {name: (out / name).read_text() for name in ("slides.csv", "predict/slides.csv", "retrieve/ranked.csv",
+                                                         "evaluate/metrics.json", "train/log.csv")}
+    return {**tensors, **texts}
+
+
+@pytest.fixture(scope="module")
+def finished(rendered: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    done = run(rendered / "slides.csv", out, "--cells", str(rendered / "cells.csv"), "--truth", str(rendered / "truth/cells.csv"))
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"AUC [\d.]+ on test patients\. Open .*index\.html", done.stdout)
+    assert done.stderr.replace("warning", "") == "" or all("warning" in line for line in done.stderr.splitlines())
+    return out
+
+
+def test_every_stage_leaves_its_artifact(finished: Path) -> None:
+    assert {path.name for path in finished.iterdir()} == {"slides.csv", "run.json", *STAGES}
+    metrics = json.loads((finished / "evaluate/metrics.json").read_text())
+    assert set(metrics["slides"]["abnormal"]["auc"]) == {"value", "low", "high"}
+    assert {"recall_at_10", "precision_at_10", "auc", "enrichment_at_10"} <= set(metrics["cells"]["abnormal"])
+    ranked = pd.read_csv(finished / "retrieve/ranked.csv")
+    assert (ranked.groupby("slide").size() == 30).all()
+    assert (finished / "report/index.html").stat().st_size > 50_000
+
+
+def test_the_patients_of_the_encoder_are_the_training_patients(finished: Path) -> None:
+    table = pd.read_csv(finished / "slides.csv")
+    assert read_manifest(finished / "pretrain", "encoder").patients == sorted(table.loc[table["split"] == "train", "patient"])
+
+
+def test_a_finished_run_is_skipped(finished: Path, rendered: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.parent != finished and path.is_file()}
+    done = run(rendered / "slides.csv", finished, "--cells", str(rendered / "cells.csv"),
+               "--truth", str(rendered / "truth/cells.csv"))
+    assert done.stdout.count("(done before)") == len(STAGES)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+@pytest.mark.parametrize("stage", STAGES[:6])
+def test_a_killed_run_goes_on_and_ends_the_same(stage: str, finished: Path, rendered: Path, tmp_path: Path) -> None:
+    """SIGKILL as soon as the stage has begun to write; then the same command again."""
+    arguments = (rendered / "slides.csv", tmp_path / "run", "--cells", str(rendered / "cells.csv"),
+                 "--truth", str(rendered / "truth/cells.csv"))
+    for earlier in STAGES[: STAGES.index(stage)]:
+        shutil.copytree(finished / earlier, tmp_path / "run" / earlier)
+    kill_when(lambda: began(tmp_path / "run" / f".{stage}.partial"), command(*arguments))
+    assert not (tmp_path / "run" / stage).exists()
+    assert run(*arguments).returncode == 0
+    assert results(tmp_path / "run") == results(finished)
+    assert not list((tmp_path / "run").glob(".*"))
+
+
+def began(work: Path) -> bool:
+    return work.exists() and len(list(work.rglob("*"))) > 1
+
+
+def kill_when(ready: Callable[[], bool], arguments: list[str]) -> None:
+    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    deadline = time.monotonic() + 60
+    while not ready():
+        assert process.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def test_crops_whole_slides_and_a_table_give_runs(rendered_crops: Path, tmp_path: Path) -> None:
+    done = run(rendered_crops / "slides.csv", tmp_path / "run", "--cells", str(rendered_crops / "cells"),
+               "--truth", str(rendered_crops / "truth/cells.csv"))
+    assert done.returncode == 0, done.stderr
+
+
+def test_damaged_cells_are_skipped_named_and_counted(rendered_crops: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "cells"
+    shutil.copytree(rendered_crops / "cells", folder)
+    slides = sorted(path for path in folder.iterdir())
+    good = sorted(slides[0].iterdir())
+    good[0].write_bytes(b"")
+    good[1].write_bytes(good[1].read_bytes()[:200])
+    (slides[0] / "notes.png").write_text("not a picture")
+    for cell in slides[1].iterdir():
+        cell.write_bytes(b"")
+    done = run(rendered_crops / "slides.csv", tmp_path / "run", "--cells", str(folder))
+    assert done.returncode == 0, done.stderr
+    failures = pd.read_csv(tmp_path / "run/tile/failures.csv")
+    assert {Path(cell).name for cell in failures.loc[failures["slide"] == slides[0].name, "cell"].dropna()} == {
+        good[0].name, good[1].name, "notes.png"}
+    page = (tmp_path / "run/report/index.html").read_text()
+    assert slides[1].name in page
+    assert "notes.png" in page
+
+
+def bad(change: Callable[[Path], list[str] | None], line: str) -> object:
+    return pytest.param(change, line, id=change.__name__)
+
+
+def missing_file(place: Path) -> None:
+    (place / "slides.csv").unlink()
+
+
+def empty_table(place: Path) -> None:
+    (place / "slides.csv").write_text("")
+
+
+def header_only(place: Path) -> None:
+    (place / "slides.csv").write_text("slide,abnormal\n")
+
+
+def unknown_column(place: Path) -> list[str]:
+    return ["--set", "pretrain.task=happy"]
+
+
+def one_class(place: Path) -> None:
+    edit(place, lambda table: table.assign(abnormal=1))
+
+
+def no_cells_at_all(place: Path) -> None:
+    for cell in (place / "cells").rglob("*.jpg"):
+        cell.unlink()
+
+
+def duplicate_slide(place: Path) -> None:
+    edit(place, lambda table: pd.concat([table, table.head(1)]))
+
+
+def patient_in_two_splits(place: Path) -> None:
+    edit(place, lambda table: table.assign(patient="p1", split=["train", "test"] * 6))
+
+
+def nan_places(place: Path) -> list[str]:
+    table = pd.DataFrame({"slide": ["slide-001"], "x": [np.nan], "y": [3.0]})
+    table.to_csv(place / "places.csv", index=False)
+    return ["--cells", str(place / "places.csv")]
+
+
+def text_for_cells(place: Path) -> list[str]:
+    (place / "places.png").write_text("hello")
+    return ["--cells", str(place / "places.png")]
+
+
+def too_few_positives(place: Path) -> None:
+    edit(place, lambda table: table.assign(abnormal=[1] + [0] * 11))
+
+
+def no_k(place: Path) -> list[str]:
+    return ["--set", "retrieve.k=0"]
+
+
+def unknown_key(place: Path) -> list[str]:
+    (place / "odd.toml").write_text("[pretrain]\nepoch = 3\n")
+    return ["--config", str(place / "odd.toml")]
+
+
+def read_only_out(place: Path) -> list[str]:
+    return ["--out", "/proc/milscope"]
+
+
+def edit(place: Path, change: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
+    change(pd.read_csv(place / "slides.csv")).to_csv(place / "slides.csv", index=False)
+
+
+@pytest.mark.parametrize(("change", "line"), [
+    bad(missing_file, "slides.csv"), bad(empty_table, "slides.csv"), bad(header_only, "slides.csv"),
+    bad(unknown_column, "`happy`"), bad(one_class, "abnormal"), bad(no_cells_at_all, "cell"),
+    bad(duplicate_slide, "slide-001"), bad(patient_in_two_splits, "p1"), bad(nan_places, "slide-001"),
+    bad(text_for_cells, "places.png"), bad(too_few_positives, "patients"), bad(no_k, "`k`"),
+    bad(unknown_key, "Did you mean `epochs`?"), bad(read_only_out, "can be written"),
+])
+def test_bad_input_is_one_line_and_exit_status_2(change: Callable[[Path], list[str] | None], line: str,
+                                                 rendered_crops: Path, tmp_path: Path) -> None:
+    place = tmp_path / "input"
+    shutil.copytree(rendered_crops, place)
+    more = change(place) or []
+    arguments = ["--cells", str(place / "cells"), "--set", "tile.workers=1", *more]
+    done = subprocess.run([sys.executable, "-m", "milscope", "run", str(place / "slides.csv"), "--out", str(tmp_path / "run"),
+                           *arguments], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 2, done.stdout + done.stderr
+    errors = [text for text in done.stderr.splitlines() if "warning" not in text]
+    assert len(errors) == 1
+    assert errors[0].startswith("error: ")
+    assert line in errors[0]
+    assert not list((tmp_path / "run").glob("*/.*")) if (tmp_path / "run").exists() else True
+
+
+def test_a_full_disk_is_told_and_what_was_finished_is_kept(finished: Path, rendered: Path, tmp_path: Path) -> None:
+    """A limit on file size stands in for the full disk: the operating system refuses the write."""
+    shutil.copytree(finished / "tile", tmp_path / "run/tile")
+    limited = ["bash", "-c", 'ulimit -f 64; trap "" XFSZ; exec "$@"', "bash"]
+    arguments = command(rendered / "slides.csv", tmp_path / "run", "--cells", str(rendered / "cells.csv"))
+    done = subprocess.run([*limited, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert "with room" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert (tmp_path / "run/tile/manifest.json").exists()
+    assert not (tmp_path / "run/pretrain").exists()
