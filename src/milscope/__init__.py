@@ -1,1 +1,98 @@
-"""milscope."""
+"""milscope finds abnormal slides, and the few abnormal cells in them, from slide labels alone.
+
+The flow, each verb a function, a command and a directory:
+
+>>> import milscope as ms, pathlib, tempfile
+>>> home = pathlib.Path(tempfile.mkdtemp())
+>>> ms.synth(home / "slides", ms.SynthConfig(slides=12, cells=20, rate=0.2, workers=1)).cells
+240
+>>> table = ms.split(ms.read_slides(home / "slides/slides.csv"))
+>>> ms.tile(table, home / "tile", cells=home / "slides/cells.csv", config=ms.TileConfig(size=96, workers=1)).slides
+12
+>>> narrow = {"channels": [8, 8, 16, 16]}
+>>> quick = ms.PretrainConfig(size=32, encoder_options=narrow, epochs=1, device="cpu")
+>>> ms.pretrain(home / "tile", table, home / "encoder", quick).epochs
+1
+>>> ms.encode(home / "tile", home / "encoder", home / "features").features
+16
+>>> ms.train(home / "features", table, home / "model", ms.TrainConfig(epochs=2)).aggregator
+'abmil-gated'
+>>> ms.predict(home / "features", home / "model", home / "scores", table).slides
+12
+>>> ms.retrieve(home / "scores", home / "tile", home / "ranked", ms.RetrieveConfig(k=5)).cells
+60
+>>> 0 <= ms.evaluate(home / "scores", home / "metrics", ranked=home / "ranked").auc <= 1
+True
+"""
+
+from typing import TYPE_CHECKING
+
+from milscope.configs import (
+    EncodeConfig,
+    EvaluateConfig,
+    PredictConfig,
+    PretrainConfig,
+    ReportConfig,
+    RetrieveConfig,
+    SplitConfig,
+    SynthConfig,
+    TileConfig,
+    TrainConfig,
+)
+from milscope.lazy import import_on_use
+from milscope.types import InputError
+
+if TYPE_CHECKING:
+    from milscope.encode import encode
+    from milscope.encoders import load_encoder
+    from milscope.evaluate import evaluate
+    from milscope.predict import predict
+    from milscope.pretrain import pretrain
+    from milscope.recipes import run
+    from milscope.report import report
+    from milscope.retrieve import retrieve
+    from milscope.slides import read_slides
+    from milscope.split import split
+    from milscope.store import CellStore
+    from milscope.synth import synth
+    from milscope.tile import tile
+    from milscope.train import load_model, train
+
+import_on_use(__name__, {
+    **{verb: f"milscope.{verb}" for verb in (
+        "encode", "evaluate", "predict", "pretrain", "report", "retrieve", "split", "synth", "tile", "train")},
+    "CellStore": "milscope.store",
+    "load_encoder": "milscope.encoders",
+    "load_model": "milscope.train",
+    "read_slides": "milscope.slides",
+    "run": "milscope.recipes",
+})
+
+__all__ = [
+    "CellStore",
+    "EncodeConfig",
+    "EvaluateConfig",
+    "InputError",
+    "PredictConfig",
+    "PretrainConfig",
+    "ReportConfig",
+    "RetrieveConfig",
+    "SplitConfig",
+    "SynthConfig",
+    "TileConfig",
+    "TrainConfig",
+    "encode",
+    "evaluate",
+    "load_encoder",
+    "load_model",
+    "predict",
+    "pretrain",
+    "read_slides",
+    "report",
+    "retrieve",
+    "run",
+    "split",
+    "synth",
+    "tile",
+    "train",
+]

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -176,9 +176,9 @@ def _cell_figures(test: pd.DataFrame, cells: _Cells, about: _About) -> tuple[dic
 
 def _read_scored(scores: Path) -> pd.DataFrame:
     """slide, patient, split, label (NaN if none), probability, logit, called."""
-    text = {"slide": str, "patient": str, "split": str, "called": str}
-    table = pd.read_csv(scores / "slides.csv", dtype=text, keep_default_na=False,
-                        na_values={name: ["", "nan", "NaN"] for name in ("label", "probability", "logit")})
+    text: dict[Hashable, type] = {"slide": str, "patient": str, "split": str, "called": str}
+    missing: dict[Hashable, list[str]] = {name: ["", "nan", "NaN"] for name in ("label", "probability", "logit")}
+    table = pd.read_csv(scores / "slides.csv", dtype=text, keep_default_na=False, na_values=missing)
     wrong = ~table["probability"].between(0, 1)
     if wrong.any():
         raise refuse("scores", "probabilities between 0 and 1", f"{table.loc[wrong, 'probability'].iloc[0]} for slide "

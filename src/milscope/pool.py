@@ -6,7 +6,7 @@ import sys
 import threading
 import types
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -66,7 +66,7 @@ def _until_broken(
 
 
 @contextmanager
-def _unguarded_main() -> Iterator[None]:
+def _unguarded_main() -> Generator[None, None, None]:
     """Hides the user's script from new processes: they need nothing of it, and would run it again without a guard."""
     main = sys.modules["__main__"]
     sys.modules["__main__"] = types.ModuleType("__main__")

@@ -84,7 +84,7 @@ def _check(strata: Strata, shares: dict[str, float]) -> None:
 
 def _share_out(strata: Strata, shares: dict[str, float], seed: int) -> dict[str, str]:
     lacks = {key: _counts(len(patients), shares) for key, patients in strata.items()}
-    everyone = list(frame_order)
+    everyone = sorted(set().union(*strata.values()))
     order = {everyone[index]: rank for rank, index in enumerate(np.random.default_rng(seed).permutation(len(everyone)))}
     room = _counts(len(everyone), shares)
     chosen: dict[str, str] = {}

@@ -4,7 +4,7 @@ import json
 import math
 import shutil
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -83,7 +83,7 @@ def tile(
     config = config or TileConfig()
     _check(config)
     table = read_slides(slides).sort_values("slide", ignore_index=True)
-    jobs, inputs = _plan(table, cells and Path(cells), images and Path(images), config)
+    jobs, inputs = _plan(table, Path(cells) if cells else None, Path(images) if images else None, config)
     with Stage(Path(out), "cells", config, inputs) as stage:
         if not stage.done:
             records = _work(jobs, stage.work, config)
@@ -130,7 +130,7 @@ def _plan(
         what = "folder of crops in `cells`" if crops else "image"
         raise refuse("slides", f"with a {what} each", f"none for all {len(jobs)}; the first: {first}", "Correct the paths.")
     inputs = {"slides": fingerprint([(job.slide, job.mpp, stamps[job.slide]) for job in jobs])}
-    if places:
+    if cells and not crops:
         inputs["cells"] = fingerprint_files([cells])
     return jobs, inputs
 
@@ -221,7 +221,7 @@ def _one_slide(job: _Job, *, work: Path, config: TileConfig) -> dict[str, Any]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _quiet() -> Generator[None, None, None]:
     """Keeps decoders from printing about odd metadata; what cannot be read is listed among the failures."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -277,4 +277,4 @@ def _finish(jobs: Sequence[_Job], records: dict[str, dict[str, Any]], work: Path
     shutil.rmtree(work / "records")
     for leftover in work.glob(".*.tmp"):
         leftover.unlink()
-    return {"slides": len(good), "cells": sum(row["cells"] for row in good), "failures": len(failures)}
+    return {"slides": len(good), "cells": sum(int(row["cells"]) for row in good), "failures": len(failures)}

@@ -90,3 +90,10 @@ def test_refusals(frame, config, says):
     with pytest.raises(InputError) as error:
         split(frame, config)
     assert says in str(error.value)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_rare_class_of_one_task_reaches_every_split(seed):
+    frame = cohort(20, 20).assign(z=lambda table: table["patient"].isin(["p3", "n7", "n8"]).astype(float))
+    result = split(frame, SplitConfig(seed=seed))
+    assert set(result["split"][result["z"] == 1]) == {"train", "validation", "test"}

@@ -77,7 +77,9 @@ def precision_recall(curve: dict[str, Any]) -> Markup:
         if "prevalence" in curve:
             drawing.axes.axhline(curve["prevalence"], color=MUTED, linewidth=1, linestyle=DASHES[1], label="guessing")
         _band(drawing.axes, curve.get("band") or {}, "recall")
-        drawing.axes.plot(curve["recall"], curve["precision"], color=SERIES[0], label="this model", drawstyle="steps-pre")
+        whole = next((place for place, recall in enumerate(curve["recall"], 1) if recall >= 1), None)  # then: only false calls
+        x, y = curve["recall"][:whole], curve["precision"][:whole]
+        drawing.axes.plot(x, y, color=SERIES[0], label="this model", drawstyle="steps-pre")
         drawing.axes.legend(loc="lower left")
     return drawing.svg
 
@@ -108,7 +110,7 @@ def scores(normal: Sequence[float], abnormal: Sequence[float], threshold: float)
         axes, dots = drawing.axes, len(normal) + len(abnormal) <= DOTS_AT_MOST
         place = _swarm if dots else _bars
         heights = {side: place(np.sort(values)) for side, values in ((1, abnormal), (-1, normal))}
-        tallest = max(4, *(y.max(initial=0) for _, y in heights.values()))
+        tallest = max(3, *(y.max(initial=0) for _, y in heights.values()))
         for side, values, colour, name in ((1, abnormal, ABNORMAL, "abnormal"), (-1, normal, NORMAL, "normal")):
             x, y = heights[side]
             if dots:

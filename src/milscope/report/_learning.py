@@ -20,9 +20,10 @@ _PRETRAINING: tuple[tuple[str, str, dict[str, str], dict[str, Any], str], ...] =
      "share of steps in conflict"}, {"axis": "cosine, share", "reference": (0.0, "no conflict"), "limits": (-1.05, 1.05)},
      "A cosine below 0 means that a step for one aim undoes the other; −1 that they cancel. The gradient surgery removes the "
      "opposing parts."),
-    ("balance", "Which aim is stronger?", {"length_ratio": "length ratio", "rescale": "lengthening by surgery"},
+    ("balance", "Which aim is stronger?", {"length_ratio": "length ratio", "rescale": "length after surgery"},
      {"axis": "ratio", "reference": (1.0, "equal")},
-     "Length of the one gradient over the other, and how much the surgery had to lengthen its step. Both near 1 is calm."),
+     "Length of one aim's gradient over the other's, and how much longer (above 1) or shorter (below 1) the surgery made the "
+     "step. Both near 1 is calm."),
     ("spread", "Spread of the features", {"feature_std": "spread"}, {"axis": "spread (0 to 1)", "limits": (0, 1.02)},
      "0 means that all cells look alike to the encoder (collapse)."),
     ("rank", "Directions in use", {"effective_rank": "effective rank"}, {"axis": "effective rank"},

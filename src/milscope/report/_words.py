@@ -1,6 +1,7 @@
 """The run in plain sentences: what was done, what came out, what to beware of, what it cannot say."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -125,17 +126,20 @@ def slide_rows(run: Gathered) -> list[Row]:
 
 
 def cell_rows(run: Gathered) -> list[Row]:
-    """The cell metrics in words."""
-    words = dict(CELL_METRICS)
-    for name in run.cell_metrics():
-        kind, _, k = name.rpartition("_at_")
-        if kind == "recall" and k.isdigit():
-            words[name] = (f"recall at {k}", f"share of a slide's abnormal cells among the first {k} shown")
-        if kind == "enrichment" and k.isdigit():
-            words[name] = (f"enrichment in the first {k}", "how many times richer in abnormal cells than the whole slide")
-        if kind == "precision" and k.isdigit():
-            words[name] = (f"precision at {k}", f"share of the first {k} cells shown that are abnormal")
-    return _rows(run.cell_metrics(), words)
+    """The cell metrics that hold for the whole order of the cells, in words."""
+    return _rows({name: metric for name, metric in run.cell_metrics().items() if name in CELL_METRICS}, CELL_METRICS)
+
+
+def depth_rows(run: Gathered) -> list[tuple[int, list[str]]]:
+    """K → recall, precision and enrichment among the first k cells; not for k that show every cell of every slide."""
+    metrics, most = run.cell_metrics(), judged(run)["cells"].max()
+    rows = []
+    for k in sorted(int(name.removeprefix("recall_at_")) for name in metrics if name.removeprefix("recall_at_").isdigit()):
+        if not rows or not k >= most:
+            parts = [metrics.get(f"{kind}_at_{k}", {}) for kind in ("recall", "precision", "enrichment")]
+            writers = (percent, percent, partial(number, digits=1))
+            rows.append((k, [_with_interval(part, write) for part, write in zip(parts, writers, strict=True)]))
+    return rows
 
 
 def number(value: object, digits: int = 2) -> str:
@@ -177,6 +181,11 @@ def _few(labelled: pd.DataFrame, splits: Sequence[str]) -> str:
     """Abnormal patients of the parts that have less than `FEW`."""
     counts = {split: part.loc[part["label"] == 1, "patient"].nunique() for split, part in labelled.groupby("split")}
     return ", ".join(f"{counts[split]} in {SPLIT_WORDS[split]}" for split in splits if counts.get(split, FEW) < FEW)
+
+
+def _with_interval(metric: dict[str, Any], write: Callable[[object], str]) -> str:
+    spread = interval(metric, write).removeprefix("interval ")
+    return write(metric.get("value")) + (f" ({spread})" if spread else "")
 
 
 def _sentence(words: str) -> str:

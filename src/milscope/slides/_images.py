@@ -57,7 +57,7 @@ def decode_pixels(image: bytes, *, limit: int = CELL_PIXELS, enough: int = 0) ->
     if image[:2] == b"\xff\xd8":
         try:
             height, width = simplejpeg.decode_jpeg_header(image)[:2]
-            _within(width, height, limit)
+            _within(int(width), int(height), limit)
             return simplejpeg.decode_jpeg(image, "RGB", min_height=enough, min_width=enough)
         except DamagedError:
             raise

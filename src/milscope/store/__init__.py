@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from milscope.lazy import imported_on_use
+from milscope.lazy import import_on_use
 from milscope.store._cells import CellStore, CellWriter, decode
 from milscope.store._manifest import (
     Manifest,
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from milscope.store._bags import Bags, cells_alone, concatenate
     from milscope.store._features import feature_slides, read_cells, read_features, write_features
 
-__getattr__ = imported_on_use(__name__, {  # these need torch, which the workers that cut slides do not
+import_on_use(__name__, {  # these need torch, which the workers that cut slides do not
     **dict.fromkeys(("Bags", "cells_alone", "concatenate"), "milscope.store._bags"),
     **dict.fromkeys(("feature_slides", "read_cells", "read_features", "write_features"), "milscope.store._features"),
 })
