@@ -17,12 +17,12 @@ def test_every_slide_is_learned_from_once_an_epoch_in_a_new_order(monkeypatch):
     step = fit._step
     monkeypatch.setattr(fit, "_step", lambda slides, rate, seed: seen.append(slides.tolist()) or step(slides, rate, seed))
     fit.run_epoch()
-    first = [len(batch) for batch in seen], sum(seen, [])
+    first = [len(batch) for batch in seen], flat(seen)
     seen.clear()
     fit.run_epoch()
     assert first[0] == [3, 3, 2]
-    assert sorted(first[1]) == sorted(sum(seen, [])) == list(range(8))
-    assert first[1] != sum(seen, [])
+    assert sorted(first[1]) == sorted(flat(seen)) == list(range(8))
+    assert first[1] != flat(seen)
 
 
 def test_classes_count_alike_however_rare():
@@ -73,3 +73,7 @@ def build(config, labels=(0, 1, 0, 1, 0, 1, 0, 1)):
     features = torch.randn(16, 4, generator=torch.Generator().manual_seed(0))
     cohort = Cohort(Bags(features, torch.arange(0, 17, 2)), torch.tensor(labels))
     return Fit("abmil", cohort, cohort, config)
+
+
+def flat(batches):
+    return [slide for batch in batches for slide in batch]
