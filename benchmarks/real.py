@@ -73,7 +73,8 @@ def main() -> None:
 def one_seed(name: str, seed: int, data: Path, out: Path) -> dict[str, dict[str, float]]:
     """Every figure of every arm, on one division of the patients."""
     spec = SETS[name]
-    settings = {stage: {**COMMON.get(stage, {}), **spec["settings"].get(stage, {})} for stage in ("tile", *COMMON, "evaluate")}
+    settings = {stage: {**COMMON.get(stage, {}), **spec["settings"].get(stage, {})}
+                for stage in ("tile", *COMMON, "evaluate")}
     for stage in ("split", "pretrain", "train"):
         settings.setdefault(stage, {})["seed"] = seed
     home = out / name / f"seed-{seed}"

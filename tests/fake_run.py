@@ -4,6 +4,7 @@ import io
 import json
 from collections.abc import Collection
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -18,9 +19,23 @@ KINDS = {"tile": "cells", "pretrain": "encoder", "encode": "features", "train": 
 SIDE, MPP = 1200, 0.5
 
 
+class Shape(NamedTuple):
+    """What the run looks like."""
+
+    cells: int
+    places: bool
+    epochs: int
+    side: int
+    grain: int
+
+
 def fake_run(run: Path, *, slides: int = 8, cells: int = 12, leave_out: Collection[str] = (), truth: bool = True,
-             collapsed: bool = False, transductive: bool = False, places: bool = True, epochs: int = 6) -> Path:
-    """Writes a run of `slides` slides with `cells` ranked cells each; `leave_out` names stages (or files) it lacks."""
+             collapsed: bool = False, transductive: bool = False, places: bool = True, epochs: int = 6,
+             side: int = 64, grain: int = 0) -> Path:
+    """Writes a run of `slides` slides with `cells` ranked cells each; `leave_out` names stages (or files) it lacks.
+
+    Crops have `side` pixels and noise of strength `grain`, which makes their files large.
+    """
     random = np.random.default_rng(0)
     table = _slides(slides, random)
     run.mkdir(parents=True)
@@ -33,7 +48,8 @@ def fake_run(run: Path, *, slides: int = 8, cells: int = 12, leave_out: Collecti
         if stage in leave_out:
             continue
         with Stage(run / stage, kind, config[stage], {"slides": "0123456789abcdef"}, patients=table["patient"][:3]) as made:
-            WRITERS.get(stage, lambda *_: None)(made.work, table, cells, random, places, epochs)
+            shape = Shape(cells, places, epochs, side, grain)
+            WRITERS.get(stage, lambda *_: None)(made.work, table, shape, random)
             if stage == "pretrain":
                 made.summary.update(task="abnormal", collapsed=collapsed, epochs=epochs)
             if stage == "predict":
@@ -43,12 +59,13 @@ def fake_run(run: Path, *, slides: int = 8, cells: int = 12, leave_out: Collecti
     return run
 
 
-def cell_image(random: np.random.Generator, *, abnormal: bool, side: int = 64) -> bytes:
+def cell_image(random: np.random.Generator, *, abnormal: bool, side: int = 64, grain: int = 0) -> bytes:
     """A stained cell as PNG: pale cytoplasm, and a nucleus that is large and dark when abnormal."""
     image = Image.new("RGB", (side * 4, side * 4), (238, 234, 240))
     _draw_cell(ImageDraw.Draw(image), random, (side * 2, side * 2), side * 1.7, abnormal=abnormal)
+    pixels = np.asarray(image.resize((side, side))) + random.integers(-grain, grain + 1, (side, side, 3))
     encoded = io.BytesIO()
-    image.resize((side, side)).save(encoded, "PNG")
+    Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(encoded, "PNG")
     return encoded.getvalue()
 
 
@@ -63,7 +80,8 @@ def _slides(slides: int, random: np.random.Generator) -> pd.DataFrame:
     })
 
 
-def _tile(work: Path, table: pd.DataFrame, cells: int, random: np.random.Generator, places: bool, _: int) -> None:
+def _tile(work: Path, table: pd.DataFrame, shape: Shape, random: np.random.Generator) -> None:
+    cells = shape.cells
     pd.DataFrame({"slide": table["slide"], "cells": cells * 5, "skipped": [1] + [0] * (len(table) - 1), "width": SIDE,
                   "height": SIDE * 3 // 4, "mpp": MPP, "file": ""}).to_csv(work / "slides.csv", index=False)
     failures = {"slide": [table["slide"][0]], "cell": ["slide-000:7,9"], "reason": ["truncated JPEG <b>"]}
@@ -72,7 +90,7 @@ def _tile(work: Path, table: pd.DataFrame, cells: int, random: np.random.Generat
     for slide in table["slide"]:
         names = [f"{slide}:{rank}" for rank in range(1, cells + 1)]
         _arrow(work / f"{slide}.arrow", {"cell": names, "mpp": [MPP] * cells})
-        if places:
+        if shape.places:
             image = Image.new("RGB", (SIDE // 2, SIDE * 3 // 8), (240, 237, 241))
             draw = ImageDraw.Draw(image)
             for _ in range(60):
@@ -81,18 +99,20 @@ def _tile(work: Path, table: pd.DataFrame, cells: int, random: np.random.Generat
             image.save(work / "thumbnails" / f"{slide}.jpg", quality=85)
 
 
-def _retrieve(work: Path, table: pd.DataFrame, cells: int, random: np.random.Generator, places: bool, _: int) -> None:
+def _retrieve(work: Path, table: pd.DataFrame, shape: Shape, random: np.random.Generator) -> None:
+    cells = shape.cells
     everything = []
     for slide, label in zip(table["slide"], table["label"], strict=True):
         score = np.sort(random.exponential(1, cells))[::-1]
-        place = random.uniform(0.05, 0.95, (cells, 2)) * (SIDE, SIDE * 3 // 4) if places else np.full((cells, 2), np.nan)
+        place = random.uniform(0.05, 0.95, (cells, 2)) * (SIDE, SIDE * 3 // 4) if shape.places else np.full((cells, 2), np.nan)
         columns = {
             "slide": [slide] * cells, "rank": list(range(1, cells + 1)),
             "cell": [f"{slide}:{rank}" for rank in range(1, cells + 1)], "score": list(score / score.sum() / 5),
             "x": list(place[:, 0]), "y": list(place[:, 1]), "width": [64.0] * cells, "height": [64.0] * cells,
         }
         everything.append(pd.DataFrame(columns))
-        images = [cell_image(random, abnormal=bool(label) and rank < 5) for rank in range(cells)]
+        images = [cell_image(random, abnormal=bool(label) and rank < 5, side=shape.side, grain=shape.grain)
+                  for rank in range(cells)]
         _arrow(work / f"{slide}.arrow", {**columns, "image": images})
     pd.concat(everything).to_csv(work / "ranked.csv", index=False)
 
@@ -103,8 +123,8 @@ def _predict(work: Path, table: pd.DataFrame, *_: object) -> None:
     frame.to_csv(work / "slides.csv", index=False)
 
 
-def _pretrain(work: Path, _: pd.DataFrame, __: int, ___: object, ____: bool, epochs: int) -> None:
-    steps = np.arange(1, epochs + 1)
+def _pretrain(work: Path, _: pd.DataFrame, shape: Shape, __: np.random.Generator) -> None:
+    steps = np.arange(1, shape.epochs + 1)
     pd.DataFrame({
         "epoch": steps, "contrast": 5.5 - 0.5 * np.log(steps), "contrast_over_chance": 1 - 0.18 * np.log(steps),
         "similarity": 9 / steps + 2, "cosine": -0.8 + 0.1 * np.log(steps), "conflict_share": 1 / steps ** 0.2,

@@ -1,6 +1,7 @@
 """The command line: one command a stage; heavy libraries are imported only inside a command."""
 
 import dataclasses
+import functools
 import json
 import sys
 import tomllib
@@ -32,7 +33,7 @@ def cli() -> None:
     """
 
 
-def configured(config_class: type) -> Callable[[Callable], Callable]:
+def configured(config_class: type[Any]) -> Callable[[Callable], Callable]:
     """Adds `--config` and a flag for every field of a stage's config; the command gets the finished `config`."""
     def decorate(command: Callable) -> Callable:
         stage = config_class.__name__.removesuffix("Config").lower()
@@ -43,17 +44,16 @@ def configured(config_class: type) -> Callable[[Callable], Callable]:
             values = {**(read_toml(config).get(stage, {}) if config else {}), **flags}
             command(config=configure(config_class, values, source=stage), **arguments)
 
-        with_config.__doc__, with_config.__name__ = command.__doc__, command.__name__
-        with_config.__click_params__ = getattr(command, "__click_params__", [])  # type: ignore[attr-defined]
+        wrapped: Callable = functools.wraps(command)(with_config)
         for field in reversed(dataclasses.fields(config_class)):
-            with_config = _flag(field)(with_config)
-        return click.option("--config", type=PATH, help=f"TOML file; its section [{stage}] sets the flags below.")(with_config)
+            wrapped = _flag(field)(wrapped)
+        return click.option("--config", type=PATH, help=f"TOML file; its section [{stage}] sets the flags below.")(wrapped)
     return decorate
 
 
 def _flag(field: dataclasses.Field) -> Callable[[Callable], Callable]:
     meaning, choices = field.metadata["meaning"], field.metadata["choices"]
-    default = field.default if field.default is not dataclasses.MISSING else field.default_factory()  # type: ignore[misc]
+    default = {} if field.default is dataclasses.MISSING else field.default
     shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
     told = f"{meaning[0].upper()}{meaning[1:]}." + (f"  [default: {shown}]" if shown not in ("", None) else "")
     flag = "--" + field.name.replace("_", "-")
@@ -239,13 +239,16 @@ def report(run: Path, out: Path | None, config: Any) -> None:  # noqa: ANN401
 @click.option("--out", type=PATH, default=Path("runs/run"), show_default=True, help="Directory of the run.")
 @click.option("--config", type=PATH, help="TOML file with a section per stage.")
 @click.option("--set", "assignments", multiple=True, metavar="STAGE.KEY=VALUE", help="One setting, over the TOML file's.")
-@click.option("--seed", type=int, help="Seed of all stages.")
-def run_all(slides: Path, config: Path | None, assignments: tuple[str, ...], seed: int | None, **named: Any) -> None:  # noqa: ANN401
+@click.option("--seed", type=int, help="Seed of all stages.  [default: 0]")
+@click.option("--task", help="Label column to learn.  [default: the only one]")
+def run_all(slides: Path, config: Path | None, assignments: tuple[str, ...], seed: int | None, task: str | None,
+            **named: Any) -> None:  # noqa: ANN401
     """Run the whole flow on SLIDES, from images and slide labels to the report."""
     settings = read_toml(config) if config else {}
-    for stage, config_class in STAGES.items():
-        if seed is not None and any(field.name == "seed" for field in dataclasses.fields(config_class)):
-            settings.setdefault(stage, {})["seed"] = seed
+    for key, value in (("seed", seed), ("task", task)):
+        for stage, config_class in STAGES.items():
+            if value is not None and any(field.name == key for field in dataclasses.fields(config_class)):
+                settings.setdefault(stage, {})[key] = value
     for assignment in assignments:
         _assign(settings, assignment)
     from milscope.recipes import run

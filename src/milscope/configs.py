@@ -145,7 +145,7 @@ class ReportConfig:
     cells: int = setting(24, "most cells shown per slide")
 
 
-STAGES: Mapping[str, type] = {
+STAGES: Mapping[str, type[Any]] = {
     "split": SplitConfig,
     "tile": TileConfig,
     "pretrain": PretrainConfig,
@@ -158,16 +158,16 @@ STAGES: Mapping[str, type] = {
 }
 
 
-def identity(config: object) -> dict[str, Any]:
+def identity(config: Any) -> dict[str, Any]:  # noqa: ANN401 - any config
     """The fields that can change a stage's result, as plain values."""
     return {
         field.name: list(value) if isinstance(value := getattr(config, field.name), tuple) else value
-        for field in dataclasses.fields(config)  # type: ignore[arg-type]
+        for field in dataclasses.fields(config)
         if field.metadata.get("identity", True)
     }
 
 
-def configure(config_class: type, values: Mapping[str, Any], *, source: str) -> Any:  # noqa: ANN401
+def configure(config_class: type[Any], values: Mapping[str, Any], *, source: str) -> Any:  # noqa: ANN401
     """A config from plain values, each checked for its name, type and choices.
 
     Raises:
@@ -182,8 +182,8 @@ def configure(config_class: type, values: Mapping[str, Any], *, source: str) -> 
 
 
 def _checked(field: dataclasses.Field, value: Any, source: str) -> Any:  # noqa: ANN401
-    kinds = typing.get_args(field.type) if isinstance(field.type, types.UnionType) else (field.type,)
-    kinds = tuple(typing.get_origin(kind) or kind for kind in kinds)
+    union: tuple[Any, ...] = typing.get_args(field.type) if isinstance(field.type, types.UnionType) else (field.type,)
+    kinds: tuple[type, ...] = tuple(typing.get_origin(kind) or kind for kind in union)
     if float in kinds and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if tuple in kinds and isinstance(value, list):

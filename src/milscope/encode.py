@@ -52,7 +52,7 @@ def encode(cells: Path, encoder: Path, out: Path, config: EncodeConfig | None = 
 def _encode_missing(store: CellStore, network: Encoder, folder: Path, config: EncodeConfig, *, margin: float) -> None:
     device = choose_device(config.device)
     precision = choose_precision(config.precision, device)
-    network = network.to(device, memory_format=torch.channels_last)
+    network = network.to(device, memory_format=torch.channels_last)  # ty: ignore[no-matching-overload]
     missing = [slide for slide in store.slides if not (folder / f"{slide}.h5").exists()]
     with progress("encode", sum(map(store.count, missing)), "cells") as advance:
         for slide in missing:

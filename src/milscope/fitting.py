@@ -13,7 +13,7 @@ from torch.nn import functional
 from milscope.aggregators import aggregator_class
 from milscope.checkpoints import optimizer_tensors, restore_optimizer, step_seed
 from milscope.configs import TrainConfig
-from milscope.store._bags import Bags
+from milscope.store import Bags
 
 
 class Cohort(NamedTuple):

@@ -17,9 +17,18 @@ from milscope.aggregators import Aggregator
 from milscope.configs import PredictConfig
 from milscope.progress import progress
 from milscope.slides import read_slides
-from milscope.store._bags import Bags, cells_alone
-from milscope.store._features import feature_slides, read_cells, read_features
-from milscope.store._manifest import Manifest, Stage, fingerprint, read_manifest, write_text
+from milscope.store import (
+    Bags,
+    Manifest,
+    Stage,
+    cells_alone,
+    feature_slides,
+    fingerprint,
+    read_cells,
+    read_features,
+    read_manifest,
+    write_text,
+)
 from milscope.train import load_model
 from milscope.types import refuse
 

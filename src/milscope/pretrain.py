@@ -118,7 +118,7 @@ class _Training:
             torch.manual_seed(step_seed(config.seed, -1))
             encoder = Encoder(config.encoder, size=config.size, options=config.encoder_options)
             projector = Projector(encoder.features, config.projection)
-        self.encoder = encoder.to(self.device, memory_format=torch.channels_last).train()
+        self.encoder = encoder.to(self.device, memory_format=torch.channels_last).train()  # ty: ignore[no-matching-overload]
         self.projector = projector.to(self.device).train()
         self.networks = nn.ModuleDict({"encoder": self.encoder, "projector": self.projector})
         self.parameters = list(self.networks.parameters())
@@ -176,7 +176,8 @@ class _Training:
                     ready = ahead.result()
                 if following is not None:
                     ahead = thread.submit(fetch, following)
-                yield tuple(part.to(self.device, non_blocking=True) for part in ready)
+                positive, negative = (part.to(self.device, non_blocking=True) for part in ready)
+                yield positive, negative
 
     def _step(self, positive: UInt8[Tensor, "p side side 3"], negative: UInt8[Tensor, "n side side 3"],
               generator: torch.Generator, rate: float, telemetry: Telemetry) -> None:

@@ -1,7 +1,7 @@
 """Progress bars with rate and remaining time; quiet when nobody is looking."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -10,7 +10,7 @@ from rich.text import Text
 
 
 @contextmanager
-def progress(stage: str, total: int, unit: str, done: int = 0) -> Iterator[Callable[[int], None]]:
+def progress(stage: str, total: int, unit: str, done: int = 0) -> Generator[Callable[[int], None]]:
     """A bar on standard error; gives the function that moves it on. Nothing is drawn when that is no terminal.
 
     Args:

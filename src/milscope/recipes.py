@@ -62,7 +62,7 @@ def run(slides: Path | pd.DataFrame, out: Path, *, cells: Path | None = None, im
         InputError: If an input or setting is wrong.
     """
     out, configs = Path(out), resolve(recipe, settings or {})
-    table = split(read_slides(slides), configs["split"])
+    table = split(read_slides(slides), configs["split"], task=configs["train"].task)
     _write_head(out, table, recipe, configs)
 
     def stage(name: str, function: Callable[..., Any], *inputs: object, **named: object) -> Path:

@@ -10,8 +10,7 @@ import pyarrow as pa
 from milscope.configs import RetrieveConfig
 from milscope.progress import progress
 from milscope.ranking import Ranking, find_ranking, order, rank_slides
-from milscope.store import Stage, read_manifest, write_text
-from milscope.store._cells import CellStore
+from milscope.store import CellStore, Stage, read_manifest, write_text
 from milscope.types import refuse
 
 COLUMNS = ("slide", "rank", "cell", "score", "x", "y", "width", "height")

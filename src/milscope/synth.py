@@ -13,9 +13,8 @@ import simplejpeg
 
 from milscope.configs import SynthConfig
 from milscope.progress import progress
-from milscope.slides._pyramid import write_pyramid
-from milscope.slides._synthetic import SmearPlan, plan_smear, render_smear
-from milscope.store._manifest import Stage
+from milscope.slides import SmearPlan, plan_smear, render_smear, write_pyramid
+from milscope.store import Stage
 from milscope.types import Microns, MicronsPerPixel, refuse
 
 CROP: Microns = Microns(48.0)

@@ -1,7 +1,8 @@
 """What a pretraining says of itself every epoch: losses, conflict of the gradients, spread of the features, speed."""
 
+import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -25,7 +26,7 @@ class Telemetry:
     def __init__(self, state: Mapping[str, float] | None = None) -> None:
         self._sums: dict[str, Tensor | float] = dict(state or {})
         self._started = time.monotonic()
-        self._before = self._sums.get("cells", 0.0)
+        self._before = float(self._sums.get("cells", 0.0))
         self._waited = 0.0
         self.features: Float[Tensor, "cell feature"] | None = None
 
@@ -40,7 +41,7 @@ class Telemetry:
         self._sums["learning_rate"] = learning_rate
 
     @contextmanager
-    def waiting(self) -> Iterator[None]:
+    def waiting(self) -> Generator[None]:
         """Counts the time within as time waiting for data."""
         start = time.monotonic()
         yield
@@ -54,9 +55,9 @@ class Telemetry:
         """The epoch's row of the log; the length ratio is a geometric mean, images are views."""
         sums = self.state()
         seconds = time.monotonic() - self._started
-        row = {name: sums[name] / sums["steps"] for name in _MEANS}
-        row["length_ratio"] = float(torch.tensor(row["length_ratio"]).exp())
-        spread = {} if self.features is None else {
+        row: dict[str, float] = {name: sums[name] / sums["steps"] for name in _MEANS}
+        row["length_ratio"] = math.exp(row["length_ratio"])
+        spread: dict[str, float] = {} if self.features is None else {
             "feature_std": feature_std(self.features), "effective_rank": effective_rank(self.features)}
         return {**row, **spread, "learning_rate": sums["learning_rate"],
                 "images_per_second": 2 * (sums["cells"] - self._before) / seconds, "waiting_share": self._waited / seconds}

@@ -18,9 +18,7 @@ from milscope.configs import TrainConfig
 from milscope.fitting import Cohort, Fit, Row, merit, unprefixed
 from milscope.progress import progress
 from milscope.slides import labels, read_slides
-from milscope.store._bags import Bags
-from milscope.store._features import feature_slides, read_features
-from milscope.store._manifest import Stage, fingerprint, read_manifest, write_text
+from milscope.store import Bags, Stage, feature_slides, fingerprint, read_features, read_manifest, write_text
 from milscope.types import SPLITS, Split, refuse
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -104,7 +102,8 @@ class _Training:
 
     def run(self) -> None:
         """Trains what a checkpoint does not already hold."""
-        tensors, state = load_checkpoint(self.checkpoint) or ({}, {"log": [], "finished": [], "options": {}, "fit": None})
+        fresh: dict[str, Any] = {"log": [], "finished": [], "options": {}, "fit": None}
+        tensors, state = load_checkpoint(self.checkpoint) or ({}, fresh)
         self.log, self.finished, self.options = state["log"], state["finished"], state["options"]
         self.weights = unprefixed("chosen.", tensors)
         names = list(dict.fromkeys(self.config.aggregators))

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from milscope.slides._table import ALIASES, MISSING, match_column, read_text_table, where
+from milscope.slides import ALIASES, MISSING, match_column, read_text_table, where
 from milscope.types import InputError, refuse
 
 PLACE_DIGITS = 2

@@ -63,7 +63,8 @@ def results(out: Path) -> dict[str, object]:
 @pytest.fixture(scope="module")
 def finished(rendered: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "whole"
-    done = run(rendered / "slides.csv", out, "--cells", str(rendered / "cells.csv"), "--truth", str(rendered / "truth/cells.csv"))
+    done = run(rendered / "slides.csv", out, "--cells", str(rendered / "cells.csv"),
+               "--truth", str(rendered / "truth/cells.csv"))
     assert done.returncode == 0, done.stderr
     assert re.search(r"AUC [\d.]+ on test patients\. Open .*index\.html", done.stdout)
     assert done.stderr.replace("warning", "") == "" or all("warning" in line for line in done.stderr.splitlines())

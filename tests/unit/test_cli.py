@@ -73,7 +73,8 @@ def test_a_toml_file_sets_a_stage_and_flags_win(tmp_path: Path, monkeypatch: pyt
     from milscope.tile import Tiled
 
     seen = []
-    monkeypatch.setattr(sys.modules["milscope.tile"], "tile", lambda *_, config, **__: seen.append(config) or Tiled(Path(), 0, 0, 0))
+    monkeypatch.setattr(sys.modules["milscope.tile"], "tile",
+                        lambda *_, config, **__: seen.append(config) or Tiled(Path(), 0, 0, 0))
     (tmp_path / "run.toml").write_text("[tile]\nsize = 80\nquality = 90\n[train]\nepochs = 3\n")
     CliRunner().invoke(cli, ["tile", "s.csv", "--out", "t", "--config", str(tmp_path / "run.toml"), "--size", "96"],
                        catch_exceptions=False)

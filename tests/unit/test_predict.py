@@ -1,5 +1,6 @@
 """Prediction scores every slide and cell as the model does, in bounded memory, and refuses another encoder's features."""
 
+import importlib
 import math
 
 import numpy as np
@@ -7,13 +8,14 @@ import pandas as pd
 import pytest
 import torch
 
-from milscope import predict as module
 from milscope.configs import PredictConfig, TrainConfig
 from milscope.predict import cell_evidence, predict
 from milscope.store._features import read_features
 from milscope.store._manifest import read_manifest
 from milscope.train import load_model, train
 from milscope.types import InputError
+
+module = importlib.import_module("milscope.predict")
 
 QUICK = TrainConfig(aggregators=("abmil-gated",), epochs=20, batch=4, learning_rate=1e-2)
 
@@ -42,6 +44,18 @@ def test_scores_are_those_of_the_model(trained, tmp_path):
         assert of_slide["attention"].tolist() == pytest.approx(expected.attention[:, 1].tolist())
     assert found.slides == 24
     assert found.positives == slides["called"].sum() == 12
+
+
+def test_attention_is_that_of_the_positive_class_where_classes_have_their_own(simulate, tmp_path):
+    data = simulate()
+    train(data.directory, data.table, tmp_path / "model", TrainConfig(aggregators=("pamil",), epochs=5, learning_rate=1e-2))
+    _, cells = read(predict(data.directory, tmp_path / "model", tmp_path / "scores").directory)
+    model, _ = load_model(tmp_path / "model")
+    with torch.no_grad():
+        attention = model(read_features(data.directory, ["s001"])).attention
+    found = cells.loc[cells["slide"] == "s001", "attention"].tolist()
+    assert found == pytest.approx(attention[:, 1].tolist())
+    assert found != pytest.approx(attention[:, 0].tolist())
 
 
 def test_cells_keep_name_place_and_the_order_of_the_store(trained, tmp_path):

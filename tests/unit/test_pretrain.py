@@ -52,7 +52,8 @@ def test_labels_of_other_patients_change_nothing(encoder: Path, cells: Path, tab
     assert weights(pretrain(cells, poisoned, tmp_path / "a", small()).directory) == weights(encoder)
 
 
-def test_same_seed_same_encoder_and_another_seed_another(encoder: Path, cells: Path, table: pd.DataFrame, tmp_path: Path) -> None:
+def test_same_seed_same_encoder_and_another_seed_another(encoder: Path, cells: Path, table: pd.DataFrame,
+                                                         tmp_path: Path) -> None:
     assert weights(pretrain(cells, table, tmp_path / "a", small()).directory) == weights(encoder)
     assert weights(pretrain(cells, table, tmp_path / "b", small(seed=1)).directory) != weights(encoder)
 

@@ -1,5 +1,6 @@
 """Training chooses on validation slides alone, goes on after a kill as if nothing had been, and refuses bad input."""
 
+import importlib
 import json
 import os
 import signal
@@ -13,12 +14,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from milscope import train as module
 from milscope.aggregators import AGGREGATORS
 from milscope.configs import TrainConfig
 from milscope.store._manifest import read_manifest
 from milscope.train import load_model, train
 from milscope.types import InputError
+
+module = importlib.import_module("milscope.train")
 
 QUICK = TrainConfig(aggregators=("mean", "abmil-gated"), epochs=6, batch=4, learning_rate=3e-3)
 FILES = ("model.json", "model.safetensors", "log.csv", "candidates.csv")
@@ -150,9 +152,9 @@ def test_killed_and_run_again_it_ends_bit_identical(simulate, tmp_path):
     data.table.to_csv(tmp_path / "slides.csv", index=False)
     train(data.directory, data.table, tmp_path / "whole", QUICK)
     script = f"""
-        import os, signal
-        from milscope import train as module
+        import importlib, os, signal
         from milscope.configs import TrainConfig
+        module = importlib.import_module("milscope.train")
         module.CHECKPOINT_SECONDS, save, count = 0.0, module.save_checkpoint, []
         def killed(*arguments):
             save(*arguments)

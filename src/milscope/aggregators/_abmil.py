@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from milscope.aggregators._base import Aggregated, Aggregator
 from milscope.aggregators._segments import attend, segment_softmax
-from milscope.store._bags import Bags
+from milscope.store import Bags
 
 
 class ABMIL(Aggregator):

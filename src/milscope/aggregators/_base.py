@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from milscope.store._bags import Bags
+from milscope.store import Bags
 from milscope.types import refuse
 
 ROWS = 65_536
@@ -38,6 +38,9 @@ class Aggregator(nn.Module, ABC):
         dropout: Share of hidden features dropped while training.
         options: The subclass's own settings; with the other three they are all that is needed to build it again.
     """
+
+    mean: Float[Tensor, " feature"]
+    deviation: Float[Tensor, " feature"]
 
     def __init__(self, features: int, classes: int, dropout: float, **options: Any) -> None:  # noqa: ANN401
         super().__init__()

@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from milscope.aggregators._base import Aggregated, Aggregator
 from milscope.aggregators._segments import attend, segment_max, segment_mean, segment_softmax
-from milscope.store._bags import Bags
+from milscope.store import Bags
 
 
 class PAMIL(Aggregator):

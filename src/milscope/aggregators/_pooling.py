@@ -4,7 +4,7 @@ from torch import nn
 
 from milscope.aggregators._base import Aggregated, Aggregator
 from milscope.aggregators._segments import segment_argmax, segment_mean
-from milscope.store._bags import Bags
+from milscope.store import Bags
 
 
 class MeanPooling(Aggregator):

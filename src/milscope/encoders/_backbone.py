@@ -28,6 +28,9 @@ class Encoder(nn.Module):
         InputError: If timm has no such model, or it does not take the options or the size.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, name: str, *, size: int = 64, options: dict[str, Any] | None = None) -> None:
         super().__init__()
         self.name, self.size, self.options = name, size, dict(options or {})
@@ -37,10 +40,10 @@ class Encoder(nn.Module):
             reason = str(error).splitlines()[0]
             raise refuse("encoder", "a timm model that takes the given options", f"`{name}` {self.options} ({reason})",
                          "`timm.list_models()` lists the names.") from error
-        config = self.backbone.default_cfg
+        self.features: int = self.backbone.num_features  # ty: ignore[invalid-assignment] - timm's models are plain modules
+        config: dict[str, Any] = self.backbone.default_cfg  # ty: ignore[invalid-assignment]
         self.register_buffer("mean", torch.tensor(config.get("mean", (0.5,) * 3)).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(config.get("std", (0.25,) * 3)).view(1, 3, 1, 1))
-        self.features: int = self.backbone.num_features
 
     def forward(self, cells: Float[Tensor, "cell 3 height width"]) -> Float[Tensor, "cell feature"]:
         """Features of cells whose colours lie between 0 and 1."""

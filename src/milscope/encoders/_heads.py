@@ -19,6 +19,6 @@ class Projector(nn.Sequential):
     def __init__(self, features: int, width: int = 512) -> None:
         super().__init__(nn.Linear(features, width), nn.ReLU(), nn.Linear(width, width))
 
-    def forward(self, features: Float[Tensor, "cell feature"]) -> Float[Tensor, "cell projection"]:
+    def forward(self, input: Float[Tensor, "cell feature"]) -> Float[Tensor, "cell projection"]:
         """The projection of each cell."""
-        return super().forward(features)
+        return super().forward(input)

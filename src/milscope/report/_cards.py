@@ -7,7 +7,7 @@ import pandas as pd
 
 from milscope.configs import ReportConfig
 from milscope.report._gather import Gathered, cells, known
-from milscope.report._images import Picture, ScaleBar, crop, scale_bar, thumbnail
+from milscope.report._images import Picture, ScaleBar, budget, crop, scale_bar, thumbnail
 
 
 class Crop(NamedTuple):
@@ -35,20 +35,22 @@ def cards(run: Gathered, config: ReportConfig, advance: Callable[[int], None]) -
     slides = run.slides
     seen = slides["split"].isin(["train", "validation"])
     chosen = set(slides.assign(seen=seen).sort_values("seen", kind="stable").index[:config.slides])
-    for row in slides.itertuples():
+    most = budget(len(chosen) * config.cells)
+    rows: Iterator[Any] = iter(slides.itertuples())
+    for row in rows:
         if row.Index in chosen:
             frame = cells(run.run, row.slide, config.cells)
             place = known(row.width) and known(row.height)
             yield Card(row, thumbnail(run.run / "tile" / "thumbnails" / f"{row.slide}.jpg") if place else None,
-                       list(_crops(frame, row.mpp)))
+                       list(_crops(frame, row.mpp, most)))
             advance(1)
         else:
             yield Card(row, None, [])
 
 
-def _crops(frame: pd.DataFrame, mpp: float) -> Iterator[Crop]:
+def _crops(frame: pd.DataFrame, mpp: float, most: int) -> Iterator[Crop]:
     for cell in frame.to_dict("records"):
-        picture = crop(cell["image"])
+        picture = crop(cell["image"], most)
         if picture:
             scale = cell["mpp"] if known(cell.get("mpp")) else mpp
             placed = known(cell.get("x")) and known(cell.get("y"))

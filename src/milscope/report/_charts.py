@@ -13,6 +13,7 @@ from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 INK, MUTED, GRID, SURFACE = "#010101", "#020202", "#030303", "#040404"
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00")
@@ -150,7 +151,7 @@ def epochs(name: str, title: str, lines: Sequence[Line], *, reference: tuple[flo
             axes.axhline(reference[0], color=MUTED, linewidth=1, linestyle=DASHES[2], label=reference[1])
         axes.set(xlabel="pass over the training cells" if name.startswith("pretrain") else "pass over the training slides")
         axes.set_ylabel(title)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
         if limits:
             axes.set_ylim(*limits)
         if len(lines) > 1 or reference:
@@ -172,7 +173,8 @@ class _Drawing:
         self.svg = Markup()
 
     def __enter__(self) -> "_Drawing":
-        self._style = mpl.rc_context({**STYLE, "svg.hashsalt": self.name})
+        style: Any = {**STYLE, "svg.hashsalt": self.name}
+        self._style = mpl.rc_context(style)
         self._style.__enter__()
         self.figure = Figure(figsize=self.size, dpi=72, layout="constrained")
         self.axes: Axes = self.figure.add_subplot()

@@ -3,14 +3,13 @@
 import json
 import math
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
 from milscope.store import Manifest, fingerprint, read_manifest
-from milscope.store._manifest import MANIFEST
 from milscope.types import refuse
 
 KINDS = {
@@ -67,7 +66,7 @@ def gather(run: Path) -> Gathered:
         InputError: If `run` holds neither a slide table nor a finished stage, or an artifact is damaged.
     """
     manifests = {stage: read_manifest(run / stage, kind) for stage, kind in KINDS.items()
-                 if (run / stage / MANIFEST).exists()}
+                 if (run / stage / "manifest.json").exists()}
     if not manifests and not (run / "slides.csv").exists():
         raise refuse("run", "the directory of a run", f"neither slides.csv nor a finished stage in {run}",
                      "Give the folder that `milscope run` wrote.")
@@ -115,7 +114,7 @@ def cells(run: Path, slide: str, most: int) -> pd.DataFrame:
     return frame if "mpp" in frame or not len(scales) else frame.assign(mpp=frame["cell"].map(scales))
 
 
-def known(value: object) -> bool:
+def known(value: object) -> TypeGuard[float]:
     """Whether a number is there: neither missing nor NaN nor infinite."""
     return isinstance(value, int | float | np.number) and math.isfinite(value)
 

@@ -3,14 +3,17 @@
 import base64
 import io
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from PIL import Image, UnidentifiedImageError
 
-CROP_BYTES = 5_500
-CROP_SIDE = 160
-THUMBNAIL_SIDE = 640
+PAGE_BYTES = 7_000_000
+CROP_BYTES = 4_500
+THUMBNAIL_BYTES = 40_000
+CROP_STEPS = ((320, 90), (224, 90), (160, 88), (160, 78), (128, 75), (112, 60))
+THUMBNAIL_STEPS = ((640, 82), (640, 65), (512, 60), (400, 50))
 SHOWN_AS_IS = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp"}
 BAR_LENGTHS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 
@@ -30,17 +33,26 @@ class ScaleBar(NamedTuple):
     percent: float
 
 
-def crop(image: bytes) -> Picture | None:
-    """A cell's encoded bytes as they are if they are small and browsers know the format, else again as a small JPEG.
+def budget(crops: int) -> int:
+    """Bytes that each of so many crops may take, so that all together leave the page small."""
+    return max(CROP_BYTES, PAGE_BYTES // max(1, crops))
+
+
+def crop(image: bytes, most: int = CROP_BYTES) -> Picture | None:
+    """A cell's encoded bytes as they are if they are few and browsers know the format, else again as a JPEG that is small.
 
     None if they cannot be read.
+
+    Args:
+        image: An encoded image.
+        most: Bytes that it may take; the last, smallest JPEG is taken even if it needs more.
     """
     try:
         with Image.open(io.BytesIO(image)) as opened:
-            size = opened.size
-            if opened.format in SHOWN_AS_IS and len(image) <= CROP_BYTES:
-                return Picture(_uri(image, SHOWN_AS_IS[opened.format]), *size)
-            return Picture(_uri(_jpeg(opened, CROP_SIDE, 88), "image/jpeg"), *size)
+            opened.load()
+            if opened.format in SHOWN_AS_IS and len(image) <= most:
+                return Picture(_uri(image, SHOWN_AS_IS[opened.format]), *opened.size)
+            return Picture(_uri(_jpeg(opened, CROP_STEPS, most), "image/jpeg"), *opened.size)
     except (UnidentifiedImageError, OSError, ValueError):
         return None
 
@@ -51,7 +63,7 @@ def thumbnail(path: Path) -> Picture | None:
         return None
     try:
         with Image.open(path) as opened:
-            return Picture(_uri(_jpeg(opened, THUMBNAIL_SIDE, 78), "image/jpeg"), *opened.size)
+            return Picture(_uri(_jpeg(opened, THUMBNAIL_STEPS, THUMBNAIL_BYTES), "image/jpeg"), *opened.size)
     except (UnidentifiedImageError, OSError, ValueError):
         return None
 
@@ -65,12 +77,17 @@ def scale_bar(longer_side: int, mpp: float) -> ScaleBar | None:
     return ScaleBar(length, round(100 * length / side, 2)) if length < side else None
 
 
-def _jpeg(image: Image.Image, side: int, quality: int) -> bytes:
-    small = image.convert("RGB")
-    small.thumbnail((side, side), Image.Resampling.LANCZOS)
-    encoded = io.BytesIO()
-    small.save(encoded, "JPEG", quality=quality)
-    return encoded.getvalue()
+def _jpeg(image: Image.Image, steps: Sequence[tuple[int, int]], most: int) -> bytes:
+    """The first of the steps (longer side in pixels, quality) that takes no more than `most` bytes, else the last."""
+    whole, encoded = image.convert("RGB"), b""
+    for side, quality in steps:
+        small, stream = whole.copy(), io.BytesIO()
+        small.thumbnail((side, side), Image.Resampling.LANCZOS)
+        small.save(stream, "JPEG", quality=quality)
+        encoded = stream.getvalue()
+        if len(encoded) <= most:
+            break
+    return encoded
 
 
 def _uri(data: bytes, kind: str) -> str:

@@ -144,19 +144,19 @@ def depth_rows(run: Gathered) -> list[tuple[int, list[str]]]:
 
 def number(value: object, digits: int = 2) -> str:
     """A number as people write it; a dash if it is missing."""
-    return f"{value:.{digits}f}" if known(value) else "–"  # type: ignore[str-format]
+    return f"{value:.{digits}f}" if known(value) else "–"
 
 
 def percent(value: object) -> str:
     """A share as a whole percentage."""
-    return f"{100 * value:.0f}\N{NO-BREAK SPACE}%" if known(value) else "–"  # type: ignore[operator]
+    return f"{100 * value:.0f}\N{NO-BREAK SPACE}%" if known(value) else "–"
 
 
 def score(value: object, rank_by: str) -> str:
     """A cell's score: attention as a share of the slide's, anything else as a number."""
     if rank_by != "attention" or not known(value):
         return number(value)
-    share = 100 * value  # type: ignore[operator]
+    share = 100 * value
     shown = "<0.01" if share < 0.01 else f"{share:.0f}" if share >= 10 else f"{share:.1f}" if share >= 1 else f"{share:.2f}"
     return shown + "\N{NO-BREAK SPACE}%"
 

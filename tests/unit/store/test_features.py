@@ -54,7 +54,7 @@ def test_cells_without_a_place(tmp_path: Path) -> None:
 
 def test_a_slide_without_features_is_told(tmp_path: Path) -> None:
     write(tmp_path, "a", 2)
-    with pytest.raises(InputError, match="Found `b`. Run `milscope encode`"):
+    with pytest.raises(InputError, match=r"Found `b`\. Run `milscope encode`"):
         read_features(tmp_path, ["a", "b"])
 
 

@@ -1,0 +1,74 @@
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from tests.fake_run import fake_run
+
+from milscope.report import _words as words
+from milscope.report._gather import gather
+
+
+def test_the_headline_holds_the_result_with_its_interval(tmp_path: Path):
+    said = " ".join(words.headline(gather(fake_run(tmp_path / "run")))).replace("\N{NO-BREAK SPACE}", " ")
+    assert "8 slides of 8 patients, 480 cells" in said
+    assert "4 test slides of 4 patients (2 abnormal)" in said
+    assert "AUC 0.91, interval 0.79 to 0.99" in said
+    assert "62 % (interval 50 % to 70 %) are among the 20 cells" in said
+
+
+@pytest.mark.parametrize(("options", "expected"), [
+    ({"collapsed": True}, "collapsed"),
+    ({"transductive": True}, "transductive"),
+    ({"epochs": 0}, "untrained"),
+    ({}, "Left out because damaged: 1 cell or slide."),
+    ({}, "2 rows of the truth"),
+    ({}, "Few abnormal patients: 2 in training, 0 in validation."),
+    ({"leave_out": ["evaluate"]}, "2 in training, 0 in validation, 2 in test"),
+])
+def test_what_lowers_trust_is_warned_of(tmp_path: Path, options: dict, expected: str):
+    run = gather(fake_run(tmp_path / "run", **options))
+    assert any(expected in warning for warning in words.warnings(run))
+
+
+def test_a_calm_run_is_not_warned_of_collapse(tmp_path: Path):
+    run = gather(fake_run(tmp_path / "run"))
+    assert not any("collapsed" in warning or "transductive" in warning for warning in words.warnings(run))
+
+
+def test_a_result_that_may_be_guessing_is_called_so(tmp_path: Path):
+    run = gather(fake_run(tmp_path / "run"))
+    run.metrics["slides"]["abnormal"]["auc"].update(value=0.6, low=0.4)
+    assert any("cannot be told from guessing" in warning for warning in words.warnings(run))
+
+
+def test_without_parts_all_labelled_slides_are_judged(tmp_path: Path):
+    run = gather(fake_run(tmp_path / "run"))
+    assert len(words.judged(run)) == 4
+    assert len(words.judged(run._replace(slides=run.slides.assign(split="")))) == 8
+
+
+def test_depths_that_show_every_cell_are_left_out(tmp_path: Path):
+    run = gather(fake_run(tmp_path / "run"))
+    assert [k for k, _ in words.depth_rows(run)] == [10, 20]
+    small = run._replace(slides=run.slides.assign(cells=15.0))
+    assert [k for k, _ in words.depth_rows(small)] == [10]
+
+
+@pytest.mark.parametrize(("value", "rank_by", "shown"), [
+    (0.0381, "attention", "3.8 %"), (0.5, "attention", "50 %"), (0.0012, "attention", "0.12 %"), (2e-6, "attention", "<0.01 %"),
+    (-1.234, "evidence", "-1.23"), (float("nan"), "attention", "–"),
+])
+def test_scores_are_written_for_people(value: float, rank_by: str, shown: str):
+    assert words.score(value, rank_by) == shown.replace(" ", "\N{NO-BREAK SPACE}")
+
+
+def test_unknown_measures_are_shown_too(tmp_path: Path):
+    run = gather(fake_run(tmp_path / "run"))
+    run.metrics["slides"]["abnormal"]["new_measure"] = {"value": 0.5, "low": None, "high": None}
+    row = words.slide_rows(run)[-1]
+    assert row[:3] == ("new measure", "0.50", "–")
+
+
+def test_few_patients_are_counted_by_patient():
+    slides = pd.DataFrame({"patient": ["a", "a", "b"], "split": ["train"] * 3, "label": [1.0, 1.0, 0.0]})
+    assert words._few(slides, ("train",)) == "1 in training"
