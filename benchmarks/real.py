@@ -24,15 +24,15 @@ SETS = {
     "malaria": {
         "title": "Malaria: 160 thin blood smears (patients), crops of red cells",
         "cells": "malaria/cells", "images": None, "truth": "malaria/cell_truth.csv",
-        "settings": {"tile": {}, "evaluate": {"truth_column": "parasitized"}},
+        "settings": {"tile": {}, "pretrain": {"epochs": 3}, "evaluate": {"truth_column": "parasitized"}},
     },
     "cric": {
         "title": "CRIC: 184 Pap-smear fields, image + cell table",
         "cells": "cric/cell_truth.csv", "images": "cric/fields", "truth": "cric/cell_truth.csv",
-        "settings": {"tile": {"size": 96}, "evaluate": {"truth_column": "label", "truth_normal": "NILM"}},
+        "settings": {"tile": {"size": 96}, "pretrain": {"epochs": 10}, "evaluate": {"truth_column": "label", "truth_normal": "NILM"}},
     },
 }
-COMMON = {"pretrain": {"encoder_options": {"channels": [32, 64, 128, 256]}, "size": 48, "epochs": 10},
+COMMON = {"pretrain": {"encoder_options": {"channels": [32, 64, 128, 256]}, "size": 48},
           "retrieve": {"k": 50}, "report": {"slides": 30}}
 ARMS = {"slam-ags": "SLAM-AGS features, gated ABMIL", "untrained": "untrained encoder, gated ABMIL",
         "mean": "SLAM-AGS features, mean pooling"}
@@ -54,7 +54,8 @@ def main() -> None:
     if not (arguments.data / "malaria").is_dir():
         raise SystemExit(f"`MILSCOPE_DATA` should be a folder that holds malaria/ and cric/. Found {arguments.data}.")
     if arguments.epochs is not None:
-        COMMON["pretrain"]["epochs"] = arguments.epochs
+        for spec in SETS.values():
+            spec["settings"]["pretrain"]["epochs"] = arguments.epochs
     figures, minutes = {}, {}
     for name in arguments.sets.split(","):
         start = time.monotonic()
@@ -83,7 +84,7 @@ def one_seed(name: str, seed: int, data: Path, out: Path) -> dict[str, dict[str,
            truth=truth, settings=settings)
     mean = resolve("mean", settings)
     ms.train(home / "encode", home / "slides.csv", home / "mean/train", mean["train"])
-    judge(home, home / "encode", home / "mean", truth, mean | {"retrieve": ms.RetrieveConfig(k=50, rank="evidence")})
+    judge(home, home / "encode", home / "mean", truth, mean)
     untrained = resolve("untrained", settings)
     ms.pretrain(home / "tile", home / "slides.csv", home / "untrained/pretrain", untrained["pretrain"])
     ms.encode(home / "tile", home / "untrained/pretrain", home / "untrained/encode", untrained["encode"])
@@ -107,7 +108,7 @@ def read_figures(path: Path) -> dict[str, float]:
 def table(name: str, rows: list[dict[str, dict[str, float]]], minutes: float) -> str:
     """One Markdown table: mean over seeds with its 95 % interval, and the paired difference to the recipe."""
     lines = [f"### {SETS[name]['title']}", "",
-             f"{len(rows)} seeds, {COMMON['pretrain']['epochs']} epochs of pretraining, {minutes:.0f} minutes for this table. "
+             f"{len(rows)} seeds, {SETS[name]['settings']['pretrain']['epochs']} epochs of pretraining, {minutes:.0f} minutes for this table. "
              "Mean over seeds (95 % interval of the mean, Student's t); in brackets the paired difference to the first row.", "",
              "| | " + " | ".join(FIGURES) + " |", "|---" * (len(FIGURES) + 1) + "|"]
     for arm, title in ARMS.items():

@@ -235,7 +235,7 @@ def report(run: Path, out: Path | None, config: Any) -> None:  # noqa: ANN401
 @click.option("--cells", type=PATH, help="Folder of cell crops per slide, or table `slide,x,y` (slide pixels).")
 @click.option("--images", type=PATH, help="Folder of slide images, if SLIDES has no `file` column.")
 @click.option("--truth", type=PATH, help="Cell table with labels, read by `evaluate` only.")
-@click.option("--recipe", default="slam-ags", show_default=True, help="slam-ags, demo, untrained or mean.")
+@click.option("--recipe", default="slam-ags", show_default=True, help="slam-ags, slam-ags-two-way, demo, untrained or mean.")
 @click.option("--out", type=PATH, default=Path("runs/run"), show_default=True, help="Directory of the run.")
 @click.option("--config", type=PATH, help="TOML file with a section per stage.")
 @click.option("--set", "assignments", multiple=True, metavar="STAGE.KEY=VALUE", help="One setting, over the TOML file's.")

@@ -64,15 +64,15 @@ class PretrainConfig:
     margin: float = setting(1.125, "side of a stored cell over the side of a view: room for random crops")
     epochs: int = setting(20, "passes over all training cells; 0 leaves the encoder untrained")
     batch: int = setting(256, "cells a step, positive and negative slides together")
-    surgery: str = setting("ags", "how the two gradients are joined", choices=("ags", "ags-one-way", "sum"))
+    surgery: str = setting("ags-one-way", "how the two gradients are joined", choices=("ags", "ags-one-way", "sum"))
     rescale_bound: float | None = setting(None, "most that the surgery may lengthen a step; empty: no bound")
     contrast_weight: float = setting(1.0, "weight of the contrast among cells of positive slides")
     similarity_weight: float = setting(1.0, "weight of the similarity among cells of negative slides")
     contrast_temperature: float = setting(0.07, "temperature of the contrast")
     similarity_temperature: float = setting(0.07, "temperature of the similarity")
     projection: int = setting(512, "width of the projector's hidden and output layer")
-    optimizer: str = setting("sgd", "which optimizer", choices=("sgd", "adamw"))
-    learning_rate: float = setting(0.05, "peak learning rate, after warm-up")
+    optimizer: str = setting("adamw", "which optimizer", choices=("sgd", "adamw"))
+    learning_rate: float = setting(1e-3, "peak learning rate, after warm-up")
     weight_decay: float = setting(1e-4, "weight decay")
     warmup: float = setting(0.07, "share of the steps with a rising learning rate")
     colour: float = setting(0.1, "strength of the colour jitter, 0 for none")
@@ -121,7 +121,7 @@ class RetrieveConfig:
     """Which cells are put before a person."""
 
     k: int = setting(400, "cells per slide; a smaller slide gives all it has")
-    rank: str = setting("attention", "what orders the cells", choices=("attention", "evidence"))
+    rank: str = setting("evidence", "what orders the cells", choices=("evidence", "attention"))
 
 
 @dataclass(frozen=True)

@@ -25,9 +25,13 @@ Settings = Mapping[str, Mapping[str, Any]]
 
 RECIPES: dict[str, Settings] = {
     "slam-ags": {},
+    "slam-ags-two-way": {"pretrain": {"surgery": "ags"}},
     "untrained": {"pretrain": {"epochs": 0}},
     "mean": {"train": {"aggregators": ("mean",)}},
-    "demo": {},
+    "demo": {
+        "tile": {"size": 96},
+        "pretrain": {"encoder_options": {"channels": [32, 64, 128, 256]}, "size": 48, "epochs": 8},
+    },
 }
 """Recipe → stage → settings that differ from the defaults."""
 
