@@ -55,7 +55,8 @@ class Step:
             projections = self.projector(self.encoder(views)).float()
         halves = projections.chunk(2)
         losses = NTXent()(halves[0].unflatten(0, (2, -1))), Similarity()(halves[1].unflatten(0, (2, -1)))
-        return [torch.autograd.grad(loss, self.parameters, retain_graph=keep) for loss, keep in zip(losses, (1, 0), strict=True)]
+        return [torch.autograd.grad(loss, self.parameters, retain_graph=keep)
+                for loss, keep in zip(losses, (True, False), strict=True)]
 
     def join(self, gradients: list[tuple[torch.Tensor, ...]], how: str) -> None:
         joined = flat_surgery(*gradients) if how == "flat" else SURGERIES[how](None)(gradients)[0]

@@ -29,7 +29,8 @@ SETS = {
     "cric": {
         "title": "CRIC: 184 Pap-smear fields, image + cell table",
         "cells": "cric/cell_truth.csv", "images": "cric/fields", "truth": "cric/cell_truth.csv",
-        "settings": {"tile": {"size": 96}, "pretrain": {"epochs": 10}, "evaluate": {"truth_column": "label", "truth_normal": "NILM"}},
+        "settings": {"tile": {"size": 96}, "pretrain": {"epochs": 10},
+                     "evaluate": {"truth_column": "label", "truth_normal": "NILM"}},
     },
 }
 COMMON = {"pretrain": {"encoder_options": {"channels": [32, 64, 128, 256]}, "size": 48},
@@ -108,8 +109,9 @@ def read_figures(path: Path) -> dict[str, float]:
 def table(name: str, rows: list[dict[str, dict[str, float]]], minutes: float) -> str:
     """One Markdown table: mean over seeds with its 95 % interval, and the paired difference to the recipe."""
     lines = [f"### {SETS[name]['title']}", "",
-             f"{len(rows)} seeds, {SETS[name]['settings']['pretrain']['epochs']} epochs of pretraining, {minutes:.0f} minutes for this table. "
-             "Mean over seeds (95 % interval of the mean, Student's t); in brackets the paired difference to the first row.", "",
+             f"{len(rows)} seeds, {SETS[name]['settings']['pretrain']['epochs']} epochs of pretraining, {minutes:.0f} minutes. "
+             "Mean over seeds (95 % interval of the mean, Student's t); "
+             "in brackets the paired difference to the first row.", "",
              "| | " + " | ".join(FIGURES) + " |", "|---" * (len(FIGURES) + 1) + "|"]
     for arm, title in ARMS.items():
         cells = []

@@ -92,9 +92,13 @@ def read_toml(path: Path) -> dict[str, Any]:
         InputError: If there is no such file, or it is not TOML.
     """
     try:
-        return tomllib.loads(path.read_text())
+        sections = tomllib.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise refuse("config", "a TOML file", f"{path}: {error}", "Correct it.") from error
+    for name, section in sections.items():
+        if not isinstance(section, dict):
+            raise refuse("config", "made of sections such as [pretrain]", f"`{name} = {section}` outside of any", "Move it.")
+    return sections
 
 
 def tell(stage: str, result: Any, done_before: bool = False) -> None:  # noqa: ANN401
@@ -209,7 +213,7 @@ def retrieve(scores: Path, cells: Path, out: Path, config: Any) -> None:  # noqa
 @click.argument("scores", type=PATH)
 @click.option("--ranked", type=PATH, help="Ranked cells (`retrieve`), to judge their order.")
 @click.option("--truth", type=PATH, help="Cell table with labels, read here and nowhere else.")
-@click.option("--slides", type=PATH, help="Slide table, if labels came after the scores.")
+@click.option("--slides", type=PATH, help="Slide table; its test slides without a score are warned of.")
 @click.option("--out", type=PATH, required=True, help="Directory of the measurements.")
 @configured(STAGES["evaluate"])
 def evaluate(scores: Path, ranked: Path | None, truth: Path | None, slides: Path | None, out: Path, config: Any) -> None:  # noqa: ANN401

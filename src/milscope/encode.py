@@ -14,6 +14,7 @@ from milscope.configs import EncodeConfig
 from milscope.encoders import Encoder, choose_device, choose_precision, load_encoder, mixed_precision
 from milscope.progress import progress
 from milscope.store import CellStore, Stage, read_manifest, write_features
+from milscope.types import refuse
 
 
 class Encoded(NamedTuple):
@@ -25,7 +26,7 @@ class Encoded(NamedTuple):
     features: int
 
 
-def encode(cells: Path, encoder: Path, out: Path, config: EncodeConfig | None = None) -> Encoded:
+def encode(cells: Path | str, encoder: Path | str, out: Path | str, config: EncodeConfig | None = None) -> Encoded:
     """Encodes every cell of a store: the encoder's output for the middle of the cell, in float32.
 
     Args:
@@ -35,11 +36,13 @@ def encode(cells: Path, encoder: Path, out: Path, config: EncodeConfig | None = 
         config: Settings; the defaults of `EncodeConfig` if None.
     """
     config = config or EncodeConfig()
-    store, origin = CellStore(cells), read_manifest(encoder, "encoder")
+    if config.batch < 1:
+        raise refuse("batch", "at least 1", config.batch, "The default is 512.")
+    store, origin = CellStore(cells), read_manifest(Path(encoder), "encoder")
     inputs = {"cells": store.manifest.fingerprint, "encoder": origin.fingerprint}
-    with Stage(out, "features", config, inputs, origin.patients) as stage:
+    with Stage(Path(out), "features", config, inputs, origin.patients) as stage:
         if not stage.done:
-            network = load_encoder(encoder)
+            network = load_encoder(Path(encoder))
             folder = stage.work / f"features_{network.name.replace('/', '_')}"
             folder.mkdir(exist_ok=True)
             _encode_missing(store, network, folder, config, margin=origin.config.get("margin", 1.0))

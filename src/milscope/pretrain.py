@@ -49,7 +49,8 @@ class Pretrained(NamedTuple):
     collapsed: bool
 
 
-def pretrain(cells: Path, slides: Path | pd.DataFrame, out: Path, config: PretrainConfig | None = None) -> Pretrained:
+def pretrain(cells: Path | str, slides: Path | str | pd.DataFrame, out: Path | str,
+             config: PretrainConfig | None = None) -> Pretrained:
     """Trains an encoder on the cells of the training slides: contrast on positive, similarity on negative slides.
 
     The two gradients are joined by surgery. Cells of validation and test patients are never seen; the artifact
@@ -69,11 +70,12 @@ def pretrain(cells: Path, slides: Path | pd.DataFrame, out: Path, config: Pretra
         SLAM-AGS (arXiv 2511.14639), first stage. One epoch sees every cell once (the authors' about 5 %), both views of
         both halves go through one forward pass, and the encoder's output is the feature, not the projection.
     """
-    config = config or PretrainConfig()
+    config = _checked(config or PretrainConfig())
     store = CellStore(cells)
     task, table = training_slides(store, slides, config.task)
-    inputs = {"cells": store.manifest.fingerprint, "labels": fingerprint([task, table[["slide", task]].to_dict("list")])}
-    with Stage(out, "encoder", config, inputs, table["patient"]) as stage:
+    learned = table[["slide", "patient", task]].to_dict("list")
+    inputs = {"cells": store.manifest.fingerprint, "labels": fingerprint([task, learned])}
+    with Stage(Path(out), "encoder", config, inputs, table["patient"]) as stage:
         if not stage.done:
             stage.summary["task"] = task
             _Training(store, table, task, config, stage.work).run(stage.summary)
@@ -81,7 +83,7 @@ def pretrain(cells: Path, slides: Path | pd.DataFrame, out: Path, config: Pretra
     return Pretrained(Path(out), **{name: summary[name] for name in Pretrained._fields[1:]})
 
 
-def training_slides(store: CellStore, slides: Path | pd.DataFrame, task: str) -> tuple[str, pd.DataFrame]:
+def training_slides(store: CellStore, slides: Path | str | pd.DataFrame, task: str) -> tuple[str, pd.DataFrame]:
     """The labelled training slides that have cells, and the task's name.
 
     Raises:
@@ -95,6 +97,18 @@ def training_slides(store: CellStore, slides: Path | pd.DataFrame, task: str) ->
         counts = table[task].value_counts().to_dict()
         raise refuse("slides", "positive and negative among the training slides with cells", counts, "Add slides.")
     return task, table.sort_values("slide", ignore_index=True)
+
+
+def _checked(config: PretrainConfig) -> PretrainConfig:
+    least = {"size": 8, "epochs": 0, "batch": 4, "projection": 1, "margin": 1, "contrast_weight": 0, "similarity_weight": 0,
+             "learning_rate": 0, "weight_decay": 0, "warmup": 0, "colour": 0, "cache": 0}
+    for name, bound in least.items():
+        if not getattr(config, name) >= bound:
+            raise refuse(name, f"at least {bound}", getattr(config, name), "Give a larger one.")
+    for name in ("contrast_temperature", "similarity_temperature"):
+        if not getattr(config, name) > 0:
+            raise refuse(name, "above 0", getattr(config, name), "The published one is 0.07.")
+    return config
 
 
 class _Training:
@@ -149,7 +163,8 @@ class _Training:
         epoch, step, log, telemetry = self._resume()
         total = self.config.epochs * self.sampler.steps
         saved = time.monotonic()
-        with progress("pretrain", total * self.config.batch, "cells", epoch * self.sampler.steps) as advance:
+        done = round((epoch + step / self.sampler.steps) * len(self.pixels))
+        with progress("pretrain", self.config.epochs * len(self.pixels), "cells", done) as advance:
             while epoch < self.config.epochs:
                 for positive, negative in self._batches(epoch, step, telemetry):
                     rate = self._learning_rate(epoch * self.sampler.steps + step, total)
@@ -197,7 +212,7 @@ class _Training:
             group["lr"] = rate
         self.optimizer.step()
         with torch.no_grad():
-            telemetry.add(contrast=contrast, contrast_over_chance=contrast / NTXent.chance(len(positive)),
+            telemetry.add(contrast=contrast, contrast_over_chance=contrast / NTXent.chance(max(2, len(positive))),
                           similarity=similarity, conflict=conflict, learning_rate=rate, cells=len(cells) // 2)
             telemetry.features = features.detach()
 

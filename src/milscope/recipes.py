@@ -14,7 +14,7 @@ from milscope.predict import predict
 from milscope.pretrain import pretrain
 from milscope.report import report
 from milscope.retrieve import retrieve
-from milscope.slides import read_slides, write_slides
+from milscope.slides import labels, read_slides, write_slides
 from milscope.split import split
 from milscope.store import unwritable, write_text
 from milscope.tile import tile
@@ -44,9 +44,9 @@ class Ran(NamedTuple):
     auc: float
 
 
-def run(slides: Path | pd.DataFrame, out: Path, *, cells: Path | None = None, images: Path | None = None,
-        truth: Path | None = None, recipe: str = "slam-ags", settings: Settings | None = None,
-        tell: Callable[[str, object, bool], None] = lambda *_: None) -> Ran:
+def run(slides: Path | str | pd.DataFrame, out: Path | str, *, cells: Path | str | None = None,
+        images: Path | str | None = None, truth: Path | str | None = None, recipe: str = "slam-ags",
+        settings: Settings | None = None, tell: Callable[[str, object, bool], None] = lambda *_: None) -> Ran:
     """Everything, from slides and their labels to the page of the cells that matter.
 
     Each stage writes a directory of its own name into `out`. A stage that is done with the same settings and inputs is
@@ -66,6 +66,7 @@ def run(slides: Path | pd.DataFrame, out: Path, *, cells: Path | None = None, im
         InputError: If an input or setting is wrong.
     """
     out, configs = Path(out), resolve(recipe, settings or {})
+    _check_ahead(read_slides(slides), configs, truth)
     table = split(read_slides(slides), configs["split"], task=configs["train"].task)
     _write_head(out, table, recipe, configs)
 
@@ -101,6 +102,16 @@ def resolve(recipe: str, settings: Settings) -> dict[str, Any]:
             raise refuse("config", "made of sections named after stages", f"[{stage}]", "Sections: " + ", ".join(STAGES) + ".")
     return {stage: configure(config, {**RECIPES[recipe].get(stage, {}), **settings.get(stage, {})}, source=stage)
             for stage, config in STAGES.items()}
+
+
+def _check_ahead(table: pd.DataFrame, configs: Mapping[str, Any], truth: Path | str | None) -> None:
+    """What a late stage would refuse is refused before the first one works for hours."""
+    for stage in ("pretrain", "train"):
+        labels(table, configs[stage].task)
+    if configs["retrieve"].k < 1:
+        raise refuse("k", "at least 1", configs["retrieve"].k, "Ask for one cell or more.")
+    if truth is not None and not Path(truth).is_file():
+        raise refuse("truth", "a table of cells", f"no file at {truth}", "Correct the path.")
 
 
 def _write_head(out: Path, table: pd.DataFrame, recipe: str, configs: Mapping[str, Any]) -> None:

@@ -117,4 +117,4 @@ def _check_result(strata: Strata, shares: dict[str, float], chosen: dict[str, st
         for part in shares:
             if not any(chosen[patient] == part for patient in patients):
                 raise refuse(name, "shared out so that every split has both classes", f"none of {label:g} in {part}",
-                             "Try another seed, give a column `split`, or split for one task.")
+                             "Try another seed, or give a column `split`.")

@@ -56,9 +56,16 @@ class Encoder(nn.Module):
         (directory / "encoder.json").write_text(json.dumps(description, indent=1))
 
 
-def load_encoder(directory: Path) -> Encoder:
-    """The encoder that was written to a directory, ready to encode."""
-    description = json.loads((Path(directory) / "encoder.json").read_text())
+def load_encoder(directory: Path | str) -> Encoder:
+    """The encoder that was written to a directory, ready to encode.
+
+    Raises:
+        InputError: If there is no encoder.
+    """
+    path = Path(directory) / "encoder.json"
+    if not path.exists():
+        raise refuse(str(directory), "an `encoder` artifact", "no encoder.json there", "Run `milscope pretrain`.")
+    description = json.loads(path.read_text())
     encoder = Encoder(description["name"], size=description["size"], options=description["options"])
     encoder.load_state_dict(load_file(Path(directory) / "encoder.safetensors"))
     return encoder.eval()

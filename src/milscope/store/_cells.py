@@ -40,7 +40,7 @@ class CellStore:
         InputError: If it is no such artifact, or a newer one.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path | str) -> None:
         self.directory = Path(directory)
         self.manifest: Manifest = read_manifest(self.directory, "cells")
         table = pd.read_csv(self.directory / "slides.csv", dtype={"slide": str}, keep_default_na=False, na_values={

@@ -32,6 +32,7 @@ def write_features(path: Path, features: Float[np.ndarray, "cell feature"], cell
     known = np.isfinite(left) & np.isfinite(top)
     corner = np.where(known[:, None], np.stack([left, top], 1), -1).round().astype(np.int64)
     side = float(np.nanmedian(places["width"])) if known.any() else -1.0
+    corner[known] = np.maximum(corner[known], 0)  # a crop at the border was moved inside; -1 means no place
     with h5py.File(temporary, "w") as file:
         file.create_dataset("features", data=features.astype(np.float32))
         file["features"].attrs.update({"name": path.stem, "savetodir": str(path.parent.name), "encoder": encoder})

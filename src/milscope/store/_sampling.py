@@ -23,7 +23,8 @@ class HalvesSampler:
     Args:
         positive: Rows of the cells of positive slides.
         negative: Rows of the cells of negative slides.
-        batch: Cells a step, both halves and all ranks together; steps may hold a few less.
+        batch: Cells a step, both halves and all ranks together; steps may hold a few less, or more where a half is so
+            small that it could not give every rank two cells a step.
         seed: Same seed, same order.
         rank: This process among `ranks`.
         ranks: How many processes share each step.
@@ -32,7 +33,8 @@ class HalvesSampler:
     def __init__(self, positive: Int[np.ndarray, " p"], negative: Int[np.ndarray, " n"], *, batch: int, seed: int,
                  rank: int = 0, ranks: int = 1) -> None:
         self.halves = (positive, negative)
-        self.steps = max(1, -(-(len(positive) + len(negative)) // batch))
+        wanted = -(-(len(positive) + len(negative)) // batch)
+        self.steps = max(1, min(wanted, min(len(positive), len(negative)) // (2 * ranks)))
         self.seed, self.rank, self.ranks = seed, rank, ranks
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Step]:
