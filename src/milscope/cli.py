@@ -266,10 +266,11 @@ def _assign(settings: dict[str, Any], assignment: str) -> None:
     stage, dot, key = place.partition(".")
     if not equals or not dot:
         raise refuse("--set", "STAGE.KEY=VALUE", assignment, "For example `--set pretrain.epochs=50`.")
+    section = settings.setdefault(stage, {})
     try:
-        settings.setdefault(stage, {})[key] = tomllib.loads(f"value = {value}")["value"]
+        section[key] = tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
-        settings[stage][key] = value
+        section[key] = value  # a bare word
 
 
 def main() -> None:

@@ -189,12 +189,12 @@ def patient_in_two_splits(place: Path) -> None:
 def nan_places(place: Path) -> list[str]:
     table = pd.DataFrame({"slide": ["slide-001"], "x": [np.nan], "y": [3.0]})
     table.to_csv(place / "places.csv", index=False)
-    return ["--cells", str(place / "places.csv")]
+    return ["--cells", str(place / "places.csv"), "--images", str(place)]
 
 
 def text_for_cells(place: Path) -> list[str]:
     (place / "places.png").write_text("hello")
-    return ["--cells", str(place / "places.png")]
+    return ["--cells", str(place / "places.png"), "--images", str(place)]
 
 
 def too_few_positives(place: Path) -> None:
@@ -219,10 +219,10 @@ def edit(place: Path, change: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
 
 
 @pytest.mark.parametrize(("change", "line"), [
-    bad(missing_file, "slides.csv"), bad(empty_table, "slides.csv"), bad(header_only, "slides.csv"),
+    bad(missing_file, "slides.csv"), bad(empty_table, "slides.csv"), bad(header_only, "at least one row"),
     bad(unknown_column, "`happy`"), bad(one_class, "abnormal"), bad(no_cells_at_all, "cell"),
-    bad(duplicate_slide, "slide-001"), bad(patient_in_two_splits, "p1"), bad(nan_places, "slide-001"),
-    bad(text_for_cells, "places.png"), bad(too_few_positives, "patients"), bad(no_k, "`k`"),
+    bad(duplicate_slide, "slide-001"), bad(patient_in_two_splits, "p1"), bad(nan_places, "a number in every x and y"),
+    bad(text_for_cells, "at least one row"), bad(too_few_positives, "patients"), bad(no_k, "`k`"),
     bad(unknown_key, "Did you mean `epochs`?"), bad(read_only_out, "can be written"),
 ])
 def test_bad_input_is_one_line_and_exit_status_2(change: Callable[[Path], list[str] | None], line: str,

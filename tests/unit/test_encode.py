@@ -1,3 +1,4 @@
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,7 @@ def test_encoding_goes_on_where_it_was_interrupted(encoder: Path, cells: Path, t
             raise KeyboardInterrupt
         return encode_cells(*arguments)
 
-    monkeypatch.setattr("milscope.encode.encode_cells", interrupted)
+    monkeypatch.setattr(sys.modules["milscope.encode"], "encode_cells", interrupted)
     with pytest.raises(KeyboardInterrupt):
         encode(cells, encoder, tmp_path / "encode", FLOAT32)
     encode(cells, encoder, tmp_path / "encode", FLOAT32)

@@ -60,7 +60,7 @@ def test_a_small_slide_gives_all_it_has(run):
 def test_equal_scores_stay_in_the_order_of_the_store(run, tmp_path):
     _, store, cells, out = run
     scores = write_scores(tmp_path / "equal", slide_table(), cells.assign(attention=np.float32(0.5)))
-    retrieve(scores, store, out, RetrieveConfig(k=4))
+    retrieve(scores, store, out, RetrieveConfig(k=4, rank="attention"))
     assert ranked(out).query("slide == 'S03'")["cell"].tolist() == ["S03:0", "S03:1", "S03:2", "S03:3"]
 
 
@@ -99,7 +99,7 @@ def test_another_store_is_refused(run, tmp_path):
 def test_scores_that_are_no_numbers_are_refused(run, tmp_path):
     cells = run[2].assign(attention=np.float32("nan"))
     with pytest.raises(InputError, match="30 cells of slide S00"):
-        retrieve(write_scores(tmp_path / "nan", slide_table(), cells), run[1], run[3])
+        retrieve(write_scores(tmp_path / "nan", slide_table(), cells), run[1], run[3], RetrieveConfig(rank="attention"))
 
 
 def test_an_interrupted_stage_goes_on_and_ends_the_same(run, monkeypatch, tmp_path):

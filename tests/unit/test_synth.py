@@ -1,5 +1,6 @@
 import dataclasses
 import filecmp
+import sys
 
 import openslide
 import pandas as pd
@@ -104,7 +105,7 @@ def test_an_interrupted_run_goes_on_where_it_was(tmp_path, monkeypatch, crops):
             raise KeyboardInterrupt
         return render_smear(*args)
 
-    monkeypatch.setattr("milscope.synth.render_smear", dies)
+    monkeypatch.setattr(sys.modules["milscope.synth"], "render_smear", dies)
     with pytest.raises(KeyboardInterrupt):
         synth(tmp_path / "out", config)
     assert not (tmp_path / "out").exists()
