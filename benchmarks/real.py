@@ -7,6 +7,7 @@ same features. Every seed draws another division of the patients, another encode
 """
 
 import argparse
+import dataclasses
 import json
 import platform
 import time
@@ -83,11 +84,14 @@ def one_seed(name: str, seed: int, data: Path, out: Path) -> dict[str, dict[str,
     truth = data / spec["truth"]
     ms.run(data / name / "slides.csv", home, cells=data / spec["cells"], images=spec["images"] and data / spec["images"],
            truth=truth, settings=settings)
-    mean = resolve("mean", settings)
+    mean = resolve("mean", settings)  # the settings name no aggregators, so the recipe holds
     ms.train(home / "encode", home / "slides.csv", home / "mean/train", mean["train"])
     judge(home, home / "encode", home / "mean", truth, mean)
-    untrained = resolve("untrained", settings)
-    ms.pretrain(home / "tile", home / "slides.csv", home / "untrained/pretrain", untrained["pretrain"])
+    untrained = resolve("slam-ags", settings)
+    no_training = dataclasses.replace(untrained["pretrain"], epochs=0)  # a recipe would give way to the settings' epochs
+    encoder = ms.pretrain(home / "tile", home / "slides.csv", home / "untrained/pretrain", no_training)
+    if encoder.epochs:
+        raise SystemExit(f"the untrained encoder should have 0 epochs. Found {encoder.epochs}.")
     ms.encode(home / "tile", home / "untrained/pretrain", home / "untrained/encode", untrained["encode"])
     ms.train(home / "untrained/encode", home / "slides.csv", home / "untrained/train", untrained["train"])
     judge(home, home / "untrained/encode", home / "untrained", truth, untrained)
