@@ -10,7 +10,6 @@ import argparse
 import dataclasses
 import json
 import platform
-import time
 from importlib.metadata import version
 from pathlib import Path
 
@@ -58,12 +57,10 @@ def main() -> None:
     if arguments.epochs is not None:
         for spec in SETS.values():
             spec["settings"]["pretrain"]["epochs"] = arguments.epochs
-    figures, minutes = {}, {}
+    figures = {}
     for name in arguments.sets.split(","):
-        start = time.monotonic()
         figures[name] = [one_seed(name, seed, arguments.data, arguments.out) for seed in range(arguments.seeds)]
-        minutes[name] = (time.monotonic() - start) / 60
-        tables = "\n\n".join(table(each, rows, minutes[each]) for each, rows in figures.items())
+        tables = "\n\n".join(table(each, rows) for each, rows in figures.items())
         print(tables, flush=True)
     if arguments.docs:
         write_between_marks(arguments.docs, tables)
@@ -110,10 +107,10 @@ def read_figures(path: Path) -> dict[str, float]:
     return {label: next(iter(metrics[level].values()))[key]["value"] for label, (level, key) in FIGURES.items()}
 
 
-def table(name: str, rows: list[dict[str, dict[str, float]]], minutes: float) -> str:
+def table(name: str, rows: list[dict[str, dict[str, float]]]) -> str:
     """One Markdown table: mean over seeds with its 95 % interval, and the paired difference to the recipe."""
     lines = [f"### {SETS[name]['title']}", "",
-             f"{len(rows)} seeds, {SETS[name]['settings']['pretrain']['epochs']} epochs of pretraining, {minutes:.0f} minutes. "
+             f"{len(rows)} seeds, {SETS[name]['settings']['pretrain']['epochs']} epochs of pretraining. "
              "Mean over seeds (95 % interval of the mean, Student's t); "
              "in brackets the paired difference to the first row.", "",
              "| | " + " | ".join(FIGURES) + " |", "|---" * (len(FIGURES) + 1) + "|"]
@@ -122,17 +119,19 @@ def table(name: str, rows: list[dict[str, dict[str, float]]], minutes: float) ->
         for figure in FIGURES:
             values = np.array([row[arm][figure] for row in rows], float)
             gap = values - np.array([row["slam-ags"][figure] for row in rows], float)
-            cells.append(interval(values) + ("" if arm == "slam-ags" else f" [{interval(gap, sign='+')}]"))
+            most = np.inf if figure.startswith("enrichment") else 1.0
+            cells.append(interval(values, most=most) + ("" if arm == "slam-ags" else f" [{interval(gap, sign='+')}]"))
         lines.append(f"| {title} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def interval(values: np.ndarray, sign: str = "") -> str:
+def interval(values: np.ndarray, sign: str = "", most: float = np.inf) -> str:
+    """Mean and its interval, cut off at the most that the figure can be."""
     mean = values.mean()
     if len(values) < 2:
         return f"{mean:{sign}.3f}"
     half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
-    return f"{mean:{sign}.3f} ({mean - half:{sign}.3f} to {mean + half:{sign}.3f})"
+    return f"{mean:{sign}.3f} ({mean - half:{sign}.3f} to {min(mean + half, most):{sign}.3f})"
 
 
 def write_between_marks(path: Path, text: str) -> None:

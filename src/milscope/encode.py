@@ -1,5 +1,6 @@
 """Encoding: the features of every cell of every slide, with the encoder and the patients it has seen on record."""
 
+import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,14 +17,18 @@ from milscope.progress import progress
 from milscope.store import CellStore, Stage, read_manifest, write_features
 from milscope.types import refuse
 
+SCALE_TOLERANCE = 1.25
+"""Cells may be wider or narrower than the encoder's by this factor without a word."""
+
 
 class Encoded(NamedTuple):
-    """The features' directory, and how much it holds."""
+    """The features' directory, how much it holds, and what to mind."""
 
     directory: Path
     slides: int
     cells: int
     features: int
+    warnings: list[str]
 
 
 def encode(cells: Path | str, encoder: Path | str, out: Path | str, config: EncodeConfig | None = None) -> Encoded:
@@ -47,9 +52,17 @@ def encode(cells: Path | str, encoder: Path | str, out: Path | str, config: Enco
             folder.mkdir(exist_ok=True)
             _encode_missing(store, network, folder, config, margin=origin.config.get("margin", 1.0))
             stage.summary.update(slides=len(store.slides), cells=sum(map(store.count, store.slides)),
-                                 features=network.features, encoder=network.name)
+                                 features=network.features, encoder=network.name,
+                                 warnings=_scale_warnings(origin.summary.get("extent"), store.extent(store.slides)))
     summary = stage.manifest.summary
-    return Encoded(Path(out), summary["slides"], summary["cells"], summary["features"])
+    return Encoded(Path(out), summary["slides"], summary["cells"], summary["features"], summary.get("warnings", []))
+
+
+def _scale_warnings(learned: float | None, extent: float) -> list[str]:
+    """What to say if cells show another width of tissue than those the encoder learned from."""
+    if learned is None or math.isnan(extent) or 1 / SCALE_TOLERANCE < extent / learned < SCALE_TOLERANCE:
+        return []
+    return [f"the encoder learned from cells {learned:.3g} microns wide, these are {extent:.3g} microns wide"]
 
 
 def _encode_missing(store: CellStore, network: Encoder, folder: Path, config: EncodeConfig, *, margin: float) -> None:
@@ -63,7 +76,8 @@ def _encode_missing(store: CellStore, network: Encoder, folder: Path, config: En
             for pixels in _chunks(store, slide, config.batch, int(np.ceil(network.size * margin))):
                 parts.append(encode_cells(network, pixels, precision))
                 advance(len(pixels))
-            write_features(folder / f"{slide}.h5", np.concatenate(parts), store.table(slide), encoder=network.name)
+            write_features(folder / f"{slide}.h5", np.concatenate(parts), store.table(slide), encoder=network.name,
+                           frame=store.frame(slide))
 
 
 def _chunks(store: CellStore, slide: str, batch: int, side: int) -> Iterator[UInt8[np.ndarray, "cell side side 3"]]:

@@ -77,7 +77,8 @@ def pretrain(cells: Path | str, slides: Path | str | pd.DataFrame, out: Path | s
     inputs = {"cells": store.manifest.fingerprint, "labels": fingerprint([task, learned])}
     with Stage(Path(out), "encoder", config, inputs, table["patient"]) as stage:
         if not stage.done:
-            stage.summary["task"] = task
+            extent = store.extent(table["slide"])
+            stage.summary.update(task=task, extent=extent if math.isfinite(extent) else None)
             _Training(store, table, task, config, stage.work).run(stage.summary)
     summary = stage.manifest.summary
     return Pretrained(Path(out), **{name: summary[name] for name in Pretrained._fields[1:]})

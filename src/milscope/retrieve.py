@@ -49,7 +49,7 @@ def retrieve(scores: str | Path, cells: str | Path, out: str | Path, config: Ret
     inputs = {"scores": origin.fingerprint, "cells": store.manifest.fingerprint}
     with Stage(Path(out), "ranked", config, inputs, origin.patients) as stage:
         if not stage.done:
-            _rank_all(Path(scores), store, ranking, config.k, stage.work)
+            _rank_all(Path(scores), store, ranking, config.k, stage.work, len(slides))
             table = pd.concat([_EMPTY, *_read_ranked(stage.work, slides)], ignore_index=True)
             write_text(stage.work / "ranked.csv", table.to_csv(index=False))
             stage.summary.update(slides=int(table["slide"].nunique()), cells=len(table))
@@ -60,8 +60,8 @@ def retrieve(scores: str | Path, cells: str | Path, out: str | Path, config: Ret
 _EMPTY = pd.DataFrame(columns=list(COLUMNS))
 
 
-def _rank_all(scores: Path, store: CellStore, ranking: Ranking, k: int, work: Path) -> None:
-    with progress("retrieve", len(store.slides), "slides") as advance:
+def _rank_all(scores: Path, store: CellStore, ranking: Ranking, k: int, work: Path, slides: int) -> None:
+    with progress("retrieve", slides, "slides") as advance:
         for slide, frame in rank_slides(scores, ranking):
             path = work / f"{slide}.arrow"
             if not path.exists():

@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from milscope.slides import ALIASES, MISSING, match_column, read_text_table, where
+from milscope.slides import ALIASES, MISSING, PLACE_NAMES, match_column, read_text_table, where
 from milscope.types import InputError, refuse
 
 PLACE_DIGITS = 2
 """Places are the same if they are equal when rounded to this many digits, in slide pixels."""
-_NOT_VALUES = {"cell", "x", "y", "width", "height", *(alias for names in ALIASES.values() for alias in names)}
+_NOT_VALUES = {"width", "height", *(alias for names in (*ALIASES.values(), *PLACE_NAMES.values()) for alias in names)}
 
 
 class Truth(NamedTuple):
@@ -49,7 +49,8 @@ def read_truth(path: str | Path, task: str, column: str = "", normal: str = "0")
     """The truth table, checked.
 
     Args:
-        path: CSV or Parquet with `slide`, a value column, and `cell` or `x` and `y` (slide pixels, centre of the cell).
+        path: CSV or Parquet with `slide`, a value column, and `cell` or `x` and `y` (slide pixels, centre of the cell), or the
+            other names that a cell table may have.
         task: The task's name: the value column, if it has that name and `column` is empty.
         column: The value column; empty: the task's name, else the only candidate.
         normal: The value of a normal cell; numbers are compared as numbers. Any other value is a witness.
@@ -58,7 +59,7 @@ def read_truth(path: str | Path, task: str, column: str = "", normal: str = "0")
         InputError: If columns are missing or ambiguous, no cell is normal, or a cell is told twice, differently.
     """
     text = read_text_table(path, "truth")
-    slide, cell, x, y = (match_column(text, names) for names in (ALIASES["slide"], ("cell",), ("x",), ("y",)))
+    slide, cell, x, y = (match_column(text, names) for names in (ALIASES["slide"], *PLACE_NAMES.values()))
     if not slide or not (cell or (x and y)):
         raise refuse("truth", "a table with `slide`, and `cell` or `x` and `y`", ", ".join(text.columns),
                      "Rename the columns.")

@@ -54,4 +54,5 @@ def simulate(tmp_path: Path) -> Callable[..., Simulated]:
 def _cells(slide: str, count: int) -> pa.Table:
     places = np.arange(count, dtype=float)
     return pa.table({"cell": [f"{slide}:{number}" for number in range(count)], "x": places, "y": places + 0.5,
-                     "width": np.full(count, 20.0), "height": np.full(count, 20.0)})
+                     "width": np.full(count, 20.0), "height": np.full(count, 20.0),
+                     "mpp": pa.nulls(count, pa.float64())})

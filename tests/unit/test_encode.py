@@ -56,3 +56,14 @@ def test_bfloat16_stays_near_float32() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (16, 36, 36, 3), dtype=np.uint8)
     exact, rounded = encode_cells(network, pixels), encode_cells(network, pixels, torch.bfloat16)
     assert np.abs(exact - rounded).max() < 0.05 * np.abs(exact).max()
+
+
+def test_cells_of_another_width_on_the_slide_are_told(cells: Path, table: pd.DataFrame, tmp_path: Path,
+                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+    config = PretrainConfig(epochs=0, size=32, encoder_options={"channels": [8, 8, 16, 16]})
+    extents = iter([48.0, 30.0, 48.0])
+    monkeypatch.setattr(CellStore, "extent", lambda self, slides: next(extents))
+    encoder = pretrain(cells, table, tmp_path / "pretrain", config).directory
+    assert encode(cells, encoder, tmp_path / "wide", FLOAT32).warnings == [
+        "the encoder learned from cells 48 microns wide, these are 30 microns wide"]
+    assert encode(cells, encoder, tmp_path / "same", FLOAT32).warnings == []

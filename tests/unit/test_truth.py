@@ -79,3 +79,9 @@ def test_the_column_is_the_named_one_else_the_task_else_the_only(tmp_path):
     assert read_truth(path, "two", "one").column == "one"
     with pytest.raises(InputError, match="Found `three`"):
         read_truth(path, "two", "three")
+
+
+def test_a_table_that_tile_takes_is_a_truth_table_too(tmp_path):
+    truth = read_truth(written(tmp_path, "slide_id,cell_id,cx,cy,sick\nS,a,1,1,0\nS,b,2,2,1\n"), "sick")
+    assert truth.column == "sick"
+    assert truth.rows[["slide", "cell", "x"]].values.tolist() == [["S", "a", 1.0], ["S", "b", 2.0]]

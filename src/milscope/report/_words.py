@@ -86,8 +86,8 @@ def warnings(run: Gathered) -> Iterator[str]:
         yield f"Few abnormal patients: {few}. What rests on so few may not hold for others."
     pretrain = run.manifests.get("pretrain")
     if pretrain and pretrain.summary.get("collapsed"):
-        yield ("The encoder collapsed in pretraining: cells came out nearly alike, so their ranks may mean little. "
-               "See the curves under “How the encoder learned”.")
+        yield ("Pretraining taught the encoder next to nothing: at its end two cells looked as alike as two views of one. "
+               "Either it was too short, or the encoder collapsed; the curves under “How the encoder learned” tell which.")
     if pretrain and pretrain.config.get("epochs") == 0:
         yield "The encoder is untrained (0 passes): this run is a baseline."
     if run.metrics.get("transductive") and not any("ransductive" in said for said in told):
@@ -99,7 +99,7 @@ def warnings(run: Gathered) -> Iterator[str]:
         yield (f"Left out because damaged: {count(len(run.failures), 'cell or slide', 'cells or slides')}. "
                "They are listed under “Who was in it”.")
     yield from told
-    for stage in ("train", "predict"):
+    for stage in ("encode", "train", "predict"):
         if stage in run.manifests:
             yield from (_sentence(str(said)) for said in run.manifests[stage].summary.get("warnings") or ())
 

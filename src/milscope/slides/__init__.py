@@ -6,7 +6,7 @@ from milscope.lazy import import_on_use
 from milscope.slides._backends import find_images, open_slide
 from milscope.slides._crops import folder_cells, list_crops
 from milscope.slides._images import Cell, DamagedError, Skip, decode_pixels, encode_pixels
-from milscope.slides._places import cut_cells, read_places
+from milscope.slides._places import PLACE_NAMES, cut_cells, read_places
 from milscope.slides._reader import SlideReader
 from milscope.slides._table import (
     ALIASES,
@@ -33,6 +33,7 @@ import_on_use(__name__, {  # only the renderer needs these
 __all__ = [
     "ALIASES",
     "MISSING",
+    "PLACE_NAMES",
     "Cell",
     "DamagedError",
     "Skip",

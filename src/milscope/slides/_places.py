@@ -12,9 +12,9 @@ from milscope.slides._reader import SlideReader
 from milscope.slides._table import ALIASES, match_column, read_text_table, where
 from milscope.types import refuse
 
-CELL_NAMES = ("cell", "cell_id", "id")
-X_NAMES = ("x", "cx", "centroid_x", "x_centroid")
-Y_NAMES = ("y", "cy", "centroid_y", "y_centroid")
+PLACE_NAMES = {"cell": ("cell", "cell_id", "id"), "x": ("x", "cx", "centroid_x", "x_centroid"),
+               "y": ("y", "cy", "centroid_y", "y_centroid")}
+"""Columns of tables about cells, and the names they may have."""
 
 
 def read_places(path: Path) -> pd.DataFrame:
@@ -26,8 +26,8 @@ def read_places(path: Path) -> pd.DataFrame:
         InputError: If it is no table, lacks a column, or any coordinate is missing or not a number.
     """
     text = read_text_table(path, "cells")
-    columns = {"slide": match_column(text, ALIASES["slide"]), "x": match_column(text, X_NAMES),
-               "y": match_column(text, Y_NAMES)}
+    columns = {"slide": match_column(text, ALIASES["slide"]), "x": match_column(text, PLACE_NAMES["x"]),
+               "y": match_column(text, PLACE_NAMES["y"])}
     lacking = [name for name, column in columns.items() if column is None]
     if lacking:
         raise refuse("cells", "a table with columns `slide`, `x`, `y`",
@@ -42,7 +42,7 @@ def read_places(path: Path) -> pd.DataFrame:
                      "Correct or remove these rows.")
     default = [f"{slide}:{_number(x)},{_number(y)}"
                for slide, x, y in zip(places["slide"], places["x"], places["y"], strict=True)]
-    named = match_column(text, CELL_NAMES)
+    named = match_column(text, PLACE_NAMES["cell"])
     own = text[named] if named else pd.Series("", index=text.index)
     places["cell"] = own.where(own != "", default).astype(str)
     return places[["slide", "cell", "x", "y"]]

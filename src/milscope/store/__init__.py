@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from milscope.lazy import import_on_use
-from milscope.store._cells import CellStore, CellWriter, decode
+from milscope.store._cells import CellStore, CellWriter, Frame, decode
 from milscope.store._manifest import (
     Manifest,
     Stage,
@@ -29,6 +29,7 @@ __all__ = [
     "Bags",
     "CellStore",
     "CellWriter",
+    "Frame",
     "HalvesSampler",
     "Manifest",
     "Pixels",

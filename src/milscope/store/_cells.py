@@ -1,10 +1,12 @@
 """The cells of slides on disk: one Arrow file a slide, uncompressed, with the encoded bytes of every cell."""
 
+import math
 import os
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -30,6 +32,17 @@ SCHEMA = pa.schema([
 ])
 
 
+class Frame(NamedTuple):
+    """A slide's size in pixels of level 0 and its scale in microns per pixel; NaN where unknown."""
+
+    width: float
+    height: float
+    mpp: float
+
+
+UNKNOWN = Frame(math.nan, math.nan, math.nan)
+
+
 class CellStore:
     """The cells of all slides of a `cells` artifact, read through memory maps: opening costs nothing.
 
@@ -46,6 +59,8 @@ class CellStore:
         table = pd.read_csv(self.directory / "slides.csv", dtype={"slide": str}, keep_default_na=False, na_values={
             "width": [""], "height": [""], "mpp": [""]})
         self._counts = {slide: int(count) for slide, count in zip(table["slide"], table["cells"], strict=True) if count}
+        frames = table[["width", "height", "mpp"]].astype(float).itertuples(index=False)
+        self._frames = {slide: Frame(*values) for slide, values in zip(table["slide"], frames, strict=True)}
 
     @property
     def slides(self) -> list[str]:
@@ -57,6 +72,16 @@ class CellStore:
         if slide not in self._counts:
             raise refuse("slide", f"in the store {self.directory}", f"`{slide}`", "Tile it first.")
         return self._counts[slide]
+
+    def frame(self, slide: str) -> Frame:
+        """Size and scale of a slide."""
+        self.count(slide)
+        return self._frames[slide]
+
+    def extent(self, slides: Iterable[str]) -> float:
+        """Side of the cells of those slides in microns: the median, NaN if no slide's scale is known."""
+        sides = [np.median(self.table(slide)["width"].to_numpy()) * self.frame(slide).mpp for slide in slides]
+        return float(np.nanmedian(sides)) if np.isfinite(sides).any() else math.nan
 
     def table(self, slide: str) -> pa.Table:
         """A slide's cells: columns `cell`, `x`, `y`, `width`, `height`, `mpp`, `image`; memory-mapped, not read."""

@@ -1,5 +1,6 @@
 """Artifacts: directories that are whole or absent, and that say what they are and what they were made from."""
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -17,6 +18,7 @@ from milscope.types import InputError, refuse
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 
 
 class Manifest(NamedTuple):
@@ -77,10 +79,18 @@ class Stage:
             if error is None:
                 self._publish()
                 self.done = True
-            elif isinstance(error, OSError) and error.errno is not None and not isinstance(error, FileNotFoundError):
-                raise unwritable(self.out, error) from error
+            elif isinstance(error, OSError) and not isinstance(error, FileNotFoundError) and error.errno is not None:
+                raise self._told(error) from error
         finally:
             self._release(discard=isinstance(error, InputError))
+
+    def _told(self, error: OSError) -> InputError:
+        """The line for a file that could not be used: one of the stage's own, or one that it reads."""
+        file = Path(os.fsdecode(error.filename)).resolve() if isinstance(error.filename, str | bytes) else self.work
+        own = (self.out.resolve(), self.work.resolve())
+        if error.errno in _NO_ROOM or any(folder in (file, *file.parents) for folder in own):
+            return unwritable(self.out, error)
+        return refuse(str(file), "a file that can be read", error.strerror, "Correct it; what was finished before is kept.")
 
     @property
     def manifest(self) -> Manifest:

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from milscope.store import feature_slides, read_cells, read_features, write_features
+from milscope.store import Frame, feature_slides, read_cells, read_features, write_features
 from milscope.types import InputError
 
 
@@ -15,7 +15,7 @@ def cell_table(count: int, *, placed: bool = True) -> pa.Table:
     side = [40.0 if placed else None] * count
     return pa.table({"cell": [f"cell-{i}" for i in range(count)], "x": pa.array(place, pa.float64()),
                      "y": pa.array(place, pa.float64()), "width": pa.array(side, pa.float64()),
-                     "height": pa.array(side, pa.float64())})
+                     "height": pa.array(side, pa.float64()), "mpp": [0.5] * count})
 
 
 def write(folder: Path, slide: str, count: int, width: int = 3, *, placed: bool = True) -> np.ndarray:
@@ -63,3 +63,24 @@ def test_features_of_two_encoders_do_not_mix(tmp_path: Path) -> None:
     write(tmp_path, "b", 2, width=4)
     with pytest.raises(InputError, match="of one width"):
         read_features(tmp_path, ["a", "b"])
+
+
+def test_a_slides_frame_tells_scale_and_border(tmp_path: Path) -> None:
+    """Cells of 40 slide pixels at 0.25 microns, stored as 20; the last one stands in the lower right corner."""
+    folder = tmp_path / "features_net"
+    folder.mkdir()
+    table = cell_table(2).set_column(1, "x", pa.array([5.0, 99.0])).set_column(2, "y", pa.array([30.0, 79.0]))
+    write_features(folder / "a.h5", np.zeros((2, 3), np.float32), table, encoder="net", frame=Frame(100.0, 80.0, 0.25))
+    with h5py.File(folder / "a.h5") as file:
+        assert file["coords"][:].tolist() == [[0, 10], [60, 40]]
+        assert {name: file["coords"].attrs[name] for name in (
+            "patch_size", "patch_size_level0", "level0_magnification", "target_magnification", "level0_width", "level0_height",
+        )} == {"patch_size": 20, "patch_size_level0": 40, "level0_magnification": 40, "target_magnification": 20,
+               "level0_width": 100, "level0_height": 80}
+
+
+def test_files_added_later_are_seen(tmp_path: Path) -> None:
+    write(tmp_path, "a", 2)
+    assert feature_slides(tmp_path) == ["a"]
+    write(tmp_path, "b", 2)
+    assert feature_slides(tmp_path) == ["a", "b"]

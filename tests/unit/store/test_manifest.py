@@ -127,6 +127,13 @@ def test_a_full_disk_is_told_and_leaves_no_artifact(tmp_path: Path) -> None:
     assert not (tmp_path / "a").exists()
 
 
+def test_an_input_that_cannot_be_read_is_not_called_the_output(tmp_path: Path) -> None:
+    (tmp_path / "table.csv").mkdir()
+    with (pytest.raises(InputError, match=r"table\.csv` should be a file that can be read"),
+          Stage(tmp_path / "a", "cells", SplitConfig(), {})):
+        (tmp_path / "table.csv").read_text()
+
+
 def test_two_processes_do_not_write_one_artifact(tmp_path: Path) -> None:
     with Stage(tmp_path / "a", "cells", SplitConfig(), {}) as stage:
         second = Stage(tmp_path / "a", "cells", SplitConfig(), {})
