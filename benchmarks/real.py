@@ -112,17 +112,21 @@ def table(name: str, rows: list[dict[str, dict[str, float]]]) -> str:
     lines = [f"### {SETS[name]['title']}", "",
              f"{len(rows)} seeds, {SETS[name]['settings']['pretrain']['epochs']} epochs of pretraining. "
              "Mean over seeds (95 % interval of the mean, Student's t); "
-             "in brackets the paired difference to the first row.", "",
+             "differences are paired by seed.", "",
              "| | " + " | ".join(FIGURES) + " |", "|---" * (len(FIGURES) + 1) + "|"]
+    recipe = column_values(rows, "slam-ags")
     for arm, title in ARMS.items():
-        cells = []
-        for figure in FIGURES:
-            values = np.array([row[arm][figure] for row in rows], float)
-            gap = values - np.array([row["slam-ags"][figure] for row in rows], float)
-            most = np.inf if figure.startswith("enrichment") else 1.0
-            cells.append(interval(values, most=most) + ("" if arm == "slam-ags" else f" [{interval(gap, sign='+')}]"))
-        lines.append(f"| {title} | " + " | ".join(cells) + " |")
+        values = column_values(rows, arm)
+        most = {figure: np.inf if figure.startswith("enrichment") else 1.0 for figure in FIGURES}
+        lines.append(f"| {title} | " + " | ".join(interval(values[figure], most=most[figure]) for figure in FIGURES) + " |")
+        if arm != "slam-ags":
+            gaps = " | ".join(f"*{interval(values[figure] - recipe[figure], sign='+')}*" for figure in FIGURES)
+            lines.append(f"| *difference to the first row* | {gaps} |")
     return "\n".join(lines)
+
+
+def column_values(rows: list[dict[str, dict[str, float]]], arm: str) -> dict[str, np.ndarray]:
+    return {figure: np.array([row[arm][figure] for row in rows], float) for figure in FIGURES}
 
 
 def interval(values: np.ndarray, sign: str = "", most: float = np.inf) -> str:
