@@ -138,8 +138,8 @@ def interval(values: np.ndarray, sign: str = "", most: float = np.inf) -> str:
     return f"{mean:{sign}.3f} ({mean - half:{sign}.3f} to {min(mean + half, most):{sign}.3f})"
 
 
-def write_between_marks(path: Path, text: str) -> None:
-    begin, end = "<!-- real: begin -->", "<!-- real: end -->"
+def write_between_marks(path: Path, text: str, mark: str = "real") -> None:
+    begin, end = f"<!-- {mark}: begin -->", f"<!-- {mark}: end -->"
     page = path.read_text()
     head, rest = page.split(begin)
     path.write_text(f"{head}{begin}\n{text}\n{end}{rest.split(end)[1]}")

@@ -9,7 +9,8 @@ SOURCE = Path(__file__).parent.parent / "src" / "milscope"
 LAYERS = [
     "types", "configs", "lazy", "progress", "pool",
     "slides", "store", "split",
-    "checkpoints", "augment", "encoders", "objectives", "surgery", "telemetry", "aggregators", "fitting",
+    "checkpoints", "augment", "distributed", "encoders", "objectives", "surgery", "telemetry", "learner",
+    "aggregators", "fitting",
     "metrics", "curves", "truth", "ranking",
     "synth", "tile", "pretrain", "encode", "train", "predict", "retrieve", "evaluate", "report",
     "recipes", "cli", "__main__",

@@ -8,10 +8,27 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 LUMA = (0.299, 0.587, 0.114)
+STAINS = ((0.65, 0.70, 0.29), (0.07, 0.99, 0.11), (0.27, 0.57, 0.78))
+"""Optical density of haematoxylin, eosin and residue in red, green and blue (Ruifrok and Johnston, 2001)."""
+DARKEST = 1 / 255
+
+
+class Draw(NamedTuple):
+    """The chance in the views of some cells: where, which way round, in which colours."""
+
+    offset: Int[Tensor, "cell 2"]
+    flip: Int[Tensor, "cell 2"]
+    turn: Int[Tensor, " cell"]
+    colour: Float[Tensor, "cell 3 4"]
+    stain: Float[Tensor, "cell 3 4"]
+
+    def of(self, rows: slice | Int[Tensor, " row"], device: torch.device | str = "cpu") -> "Draw":
+        """The chance of some of the cells, on their device."""
+        return Draw(*(part[rows].to(device) for part in self))
 
 
 class Views:
-    """Random views: a crop, one of the eight rotations and flips, and a jitter of colour.
+    """Random views: a crop, one of the eight rotations and flips, a jitter of stain and of colour.
 
     Neither the size nor the focus of a cell is changed: both may be what marks it.
 
@@ -19,14 +36,18 @@ class Views:
         size: Side of a view, pixels; the stored cells must be at least as large.
         colour: Strength s of the jitter: brightness, contrast and saturation are scaled by 1 - s to 1 + s, and the
             hue turns by at most s of a full turn.
+        stain: Strength s of the jitter of stains: the amounts of haematoxylin, eosin and residue, as optical density,
+            are scaled by 1 - s to 1 + s and shifted by -s/10 to s/10.
+        orientations: Whether cells are turned and flipped.
 
     Source:
         SLAM-AGS (arXiv 2511.14639): crop 224 of 250, flip, rotation by 90°, colour jitter 0.1. Theirs changes one image
-        at a time with Pillow.
+        at a time with Pillow. Stains: Tellez et al., Whole-slide mitosis detection in H&E breast histology, 2018; their
+        separation by Ruifrok and Johnston, 2001.
     """
 
-    def __init__(self, size: int, *, colour: float = 0.1) -> None:
-        self.size, self.colour = size, colour
+    def __init__(self, size: int, *, colour: float = 0.1, stain: float = 0.0, orientations: bool = True) -> None:
+        self.size, self.colour, self.stain, self.orientations = size, colour, stain, orientations
 
     def __call__(self, cells: UInt8[Tensor, "cell side side 3"],
                  generator: torch.Generator) -> Float[Tensor, "cell 3 size size"]:
@@ -36,12 +57,27 @@ class Views:
             cells: Decoded cells on any device.
             generator: On the processor; same state, same views.
         """
-        draw = _Draw.sample(len(cells), cells.shape[1] - self.size, generator).to(cells.device)
+        return self.apply(cells, self.draw(len(cells), cells.shape[1], generator))
+
+    def draw(self, cells: int, side: int, generator: torch.Generator) -> Draw:
+        """The chance for so many stored cells of that side: drawn for a whole batch, whoever then makes which view."""
+        ways = 2 if self.orientations else 1
+        return Draw(torch.randint(side - self.size + 1, (cells, 2), generator=generator),
+                    torch.randint(ways, (cells, 2), generator=generator), torch.randint(ways, (cells,), generator=generator),
+                    colour_matrices(cells, self.colour, generator), stain_matrices(cells, self.stain, generator))
+
+    def apply(self, cells: UInt8[Tensor, "cell side side 3"], draw: Draw) -> Float[Tensor, "cell 3 size size"]:
+        """The views that were drawn, one of each cell."""
+        draw = draw.of(slice(None), cells.device)
         views = _crop(cells, draw, self.size)
+        if not self.colour and not self.stain:
+            return (views.float() / 255).permute(0, 3, 1, 2)
+        pixels = views.flatten(1, 2).float() / 255
+        if self.stain > 0:
+            pixels = _restain(pixels, draw.stain)
         if self.colour > 0:
-            matrix = colour_matrices(len(cells), self.colour, generator).to(cells.device)
-            return _recolour(views, matrix).permute(0, 3, 1, 2)
-        return (views.float() / 255).permute(0, 3, 1, 2)
+            pixels = _recolour(pixels, draw.colour)
+        return pixels.view(views.shape).permute(0, 3, 1, 2)
 
 
 def centre(cells: UInt8[Tensor, "cell side side 3"], size: int) -> Float[Tensor, "cell 3 size size"]:
@@ -51,22 +87,7 @@ def centre(cells: UInt8[Tensor, "cell side side 3"], size: int) -> Float[Tensor,
     return (middle.float() / 255).permute(0, 3, 1, 2)
 
 
-class _Draw(NamedTuple):
-    offset: Int[Tensor, "cell 2"]
-    flip: Int[Tensor, "cell 2"]
-    turn: Int[Tensor, " cell"]
-
-    @classmethod
-    def sample(cls, cells: int, room: int, generator: torch.Generator) -> "_Draw":
-        return cls(torch.randint(room + 1, (cells, 2), generator=generator),
-                   torch.randint(2, (cells, 2), generator=generator),
-                   torch.randint(2, (cells,), generator=generator))
-
-    def to(self, device: torch.device) -> "_Draw":
-        return _Draw(*(part.to(device) for part in self))
-
-
-def _crop(cells: UInt8[Tensor, "cell side side 3"], draw: _Draw, size: int) -> UInt8[Tensor, "cell size size 3"]:
+def _crop(cells: UInt8[Tensor, "cell side side 3"], draw: Draw, size: int) -> UInt8[Tensor, "cell size size 3"]:
     """Crops, flips and transposes by reading each pixel from its place: one gather for the whole batch."""
     side = cells.shape[1]
     along = torch.arange(size, device=cells.device)
@@ -97,9 +118,21 @@ def colour_matrices(cells: int, strength: float, generator: torch.Generator) -> 
     return torch.cat([contrast * matrix, (1 - contrast) * brightness * torch.ones(3, 1)], dim=2)
 
 
-def _recolour(views: UInt8[Tensor, "cell size size 3"], matrix: Float[Tensor, "cell 3 4"]) -> Float[Tensor, "cell size size 3"]:
-    pixels = views.flatten(1, 2).float() / 255
+def stain_matrices(cells: int, strength: float, generator: torch.Generator) -> Float[Tensor, "cell 3 4"]:
+    """Per cell, what its optical density becomes: a 3x3 matrix, and how much is added."""
+    scale, shift = (2 * torch.rand(2, cells, 1, 3, generator=generator) - 1) * strength
+    stains = torch.tensor(STAINS)
+    stains = stains / stains.norm(dim=1, keepdim=True)
+    matrix = torch.linalg.inv(stains) * (1 + scale) @ stains
+    return torch.cat([matrix.mT, (shift / 10 @ stains).mT], dim=2)
+
+
+def _restain(pixels: Float[Tensor, "cell pixel 3"], matrix: Float[Tensor, "cell 3 4"]) -> Float[Tensor, "cell pixel 3"]:
+    density = pixels.clamp_min(DARKEST).log().neg_()
+    return torch.baddbmm(matrix[:, None, :, 3], density, matrix[:, :, :3].mT).neg_().exp_().clamp_(0, 1)
+
+
+def _recolour(pixels: Float[Tensor, "cell pixel 3"], matrix: Float[Tensor, "cell 3 4"]) -> Float[Tensor, "cell pixel 3"]:
     grey = (pixels.mean(1) * pixels.new_tensor(LUMA)).sum(1)
     shift = matrix[:, :, 3] * grey[:, None]
-    recoloured = torch.baddbmm(shift[:, None], pixels, matrix[:, :, :3].mT)
-    return recoloured.clamp_(0, 1).view(views.shape)
+    return torch.baddbmm(shift[:, None], pixels, matrix[:, :, :3].mT).clamp_(0, 1)

@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from milscope.configs import STAGES, SynthConfig, configure
+from milscope.progress import speaks
 from milscope.types import InputError, refuse
 
 PATH = click.Path(path_type=Path)
@@ -103,6 +104,8 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 def tell(stage: str, result: Any, done_before: bool = False) -> None:  # noqa: ANN401
     """Prints one line about a finished stage."""
+    if not speaks():
+        return
     figures = [SHOWN[name].format(value) for name, value in result._asdict().items()
                if name in SHOWN and value is not None and value == value]
     click.echo(f"{stage:>9}  " + ", ".join(figures) + ("  (done before)" if done_before else ""))
@@ -152,12 +155,16 @@ def tile(slides: Path, cells: Path | None, images: Path | None, out: Path, confi
 @click.argument("cells", type=PATH)
 @click.argument("slides", type=PATH)
 @click.option("--out", type=PATH, required=True, help="Directory of the encoder.")
+@click.option("--init", type=PATH, help="Encoder to go on from; its patients count as seen.")
 @configured(STAGES["pretrain"])
-def pretrain(cells: Path, slides: Path, out: Path, config: Any) -> None:  # noqa: ANN401
-    """Train an encoder on the training slides of SLIDES (SLAM-AGS)."""
+def pretrain(cells: Path, slides: Path, out: Path, init: Path | None, config: Any) -> None:  # noqa: ANN401
+    """Train an encoder on the training slides of SLIDES (SLAM-AGS).
+
+    Several processes: torchrun --nproc-per-node N -m milscope pretrain …
+    """
     from milscope.pretrain import pretrain as verb
 
-    tell("pretrain", verb(cells, slides, out, config))
+    tell("pretrain", verb(cells, slides, out, config, init=init))
 
 
 @cli.command()
@@ -239,7 +246,7 @@ def report(run: Path, out: Path | None, config: Any) -> None:  # noqa: ANN401
 @click.option("--cells", type=PATH, help="Folder of cell crops per slide, or table `slide,x,y` (slide pixels).")
 @click.option("--images", type=PATH, help="Folder of slide images, if SLIDES has no `file` column.")
 @click.option("--truth", type=PATH, help="Cell table with labels, read by `evaluate` only.")
-@click.option("--recipe", default="slam-ags", show_default=True, help="slam-ags, slam-ags-two-way, demo, untrained or mean.")
+@click.option("--recipe", default="slam-ags", show_default=True, help="slam-ags, slam-ags-faithful, demo, untrained or mean.")
 @click.option("--out", type=PATH, default=Path("runs/run"), show_default=True, help="Directory of the run.")
 @click.option("--config", type=PATH, help="TOML file with a section per stage.")
 @click.option("--set", "assignments", multiple=True, metavar="STAGE.KEY=VALUE", help="One setting, over the TOML file's.")
@@ -278,7 +285,8 @@ def main() -> None:
     try:
         sys.exit(cli.main(standalone_mode=False) or 0)
     except InputError as error:
-        click.echo(f"error: {error}", err=True)
+        if speaks():
+            click.echo(f"error: {error}", err=True)
     except click.ClickException as error:
         click.echo(f"error: {error.format_message()}", err=True)
     except click.Abort:

@@ -58,13 +58,21 @@ class PretrainConfig:
     """How the encoder learns from slide labels (SLAM-AGS, METHODS 1)."""
 
     task: str = setting("", "label column to learn from; empty: the only one")
+    method: str = setting("slam-ags", "what the encoder learns from the labels", choices=(
+        "slam-ags", "weaksupcon", "pcgrad", "one-way", "upgrad", "mgda", "simclr", "weakly-supervised", "similarity", "random"))
     encoder: str = setting("resnet18", "any timm model")
     encoder_options: dict[str, Any] = setting({}, "options of the timm model, as JSON")  # noqa: RUF009 - a copy each
+    weights: str = setting("", "weights to start from: a file, or `hub` for timm's; empty: random")
+    freeze: tuple[str, ...] = setting((), "parts of the encoder that stay as they are, by the start of their names")
     size: int = setting(64, "side of a view, pixels")
     margin: float = setting(1.125, "side of a stored cell over the side of a view: room for random crops")
     epochs: int = setting(20, "passes over all training cells; 0 leaves the encoder untrained")
     batch: int = setting(256, "cells a step, positive and negative slides together")
-    surgery: str = setting("ags-one-way", "how the two gradients are joined", choices=("ags", "ags-one-way", "sum"))
+    budget: str = setting("", "time to train in instead of `epochs`, such as 90s, 10m or 2h")
+    statistics: str = setting("joint", "which views share the statistics of batch normalisation",
+                              choices=("joint", "per-task", "per-view"))
+    surgery: str = setting("", "how the gradients of the tasks are joined; empty: as the method says", choices=(
+        "", "ags", "ags-one-way", "sum", "pcgrad", "upgrad", "mgda"))
     rescale_bound: float | None = setting(None, "most that the surgery may lengthen a step; empty: no bound")
     contrast_weight: float = setting(1.0, "weight of the contrast among cells of positive slides")
     similarity_weight: float = setting(1.0, "weight of the similarity among cells of negative slides")
@@ -76,12 +84,18 @@ class PretrainConfig:
     weight_decay: float = setting(1e-4, "weight decay")
     warmup: float = setting(0.07, "share of the steps with a rising learning rate")
     colour: float = setting(0.1, "strength of the colour jitter, 0 for none")
-    precision: str = setting("auto", "arithmetic of the encoder", choices=("auto", "float32", "bfloat16"))
+    stain: float = setting(0.0, "strength of the stain jitter, 0 for none")
+    orientations: bool = setting(True, "turn and flip cells")
+    precision: str = setting("auto", "arithmetic of the encoder; float64 to check it",
+                             choices=("auto", "float32", "bfloat16", "float64"))
     seed: int = setting(0, "same seed, same encoder")
     device: str = setting("auto", "cpu, cuda, cuda:1, mps; auto takes the best", identity=False)
     cache: float = setting(4.0, "most space for decoded cells, GB on disk; above it cells are decoded at every use",
                            identity=False)
     stop_on_collapse: bool = setting(False, "end with an error when the projections collapse")
+    groups_every: int = setting(50, "steps of an epoch between two looks at the conflict within each part of the encoder; 0: none",
+                                identity=False)
+    tensorboard: bool = setting(False, "write the log for TensorBoard, too (needs milscope[tensorboard])", identity=False)
 
 
 @dataclass(frozen=True)
@@ -192,5 +206,6 @@ def _checked(field: dataclasses.Field, value: Any, source: str) -> Any:  # noqa:
         wanted = " or ".join("empty" if kind is types.NoneType else kind.__name__ for kind in kinds)
         raise refuse(f"{source}: {field.name}", wanted, repr(value), "Correct it.")
     if field.metadata["choices"] and value not in field.metadata["choices"]:
-        raise refuse(f"{source}: {field.name}", "one of " + ", ".join(field.metadata["choices"]), value, "Choose one.")
+        choices = ", ".join(choice or "empty" for choice in field.metadata["choices"])
+        raise refuse(f"{source}: {field.name}", f"one of {choices}", value, "Choose one.")
     return value

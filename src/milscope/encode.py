@@ -1,6 +1,7 @@
 """Encoding: the features of every cell of every slide, with the encoder and the patients it has seen on record."""
 
 import math
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -48,7 +49,7 @@ def encode(cells: Path | str, encoder: Path | str, out: Path | str, config: Enco
     with Stage(Path(out), "features", config, inputs, origin.patients) as stage:
         if not stage.done:
             network = load_encoder(Path(encoder))
-            folder = stage.work / f"features_{network.name.replace('/', '_')}"
+            folder = stage.work / f"features_{re.sub('[/:]', '_', network.name)}"
             folder.mkdir(exist_ok=True)
             _encode_missing(store, network, folder, config, margin=origin.config.get("margin", 1.0))
             stage.summary.update(slides=len(store.slides), cells=sum(map(store.count, store.slides)),

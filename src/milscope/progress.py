@@ -1,5 +1,6 @@
 """Progress bars with rate and remaining time; quiet when nobody is looking."""
 
+import os
 import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -22,9 +23,14 @@ def progress(stage: str, total: int, unit: str, done: int = 0) -> Generator[Call
     columns = (TextColumn("{task.description:>9}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit),
                _Rate(unit), TimeRemainingColumn())
     console = Console(stderr=True)
-    with Progress(*columns, console=console, disable=not sys.stderr.isatty(), transient=True) as bar:
+    with Progress(*columns, console=console, disable=not (sys.stderr.isatty() and speaks()), transient=True) as bar:
         task = bar.add_task(stage, total=total, completed=done)
         yield lambda count: bar.advance(task, count)
+
+
+def speaks() -> bool:
+    """Whether this process speaks for all that torchrun started together."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 class _Rate(ProgressColumn):

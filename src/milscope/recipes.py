@@ -25,7 +25,12 @@ Settings = Mapping[str, Mapping[str, Any]]
 
 RECIPES: dict[str, Settings] = {
     "slam-ags": {},
-    "slam-ags-two-way": {"pretrain": {"surgery": "ags"}},
+    "slam-ags-faithful": {
+        "pretrain": {"surgery": "ags", "statistics": "per-view", "size": 224, "margin": 250 / 224, "epochs": 150,
+                     "warmup": 10 / 150, "optimizer": "sgd", "learning_rate": 1e-3},
+        "train": {"aggregators": ("pamil",), "learning_rate": 1e-3},
+        "retrieve": {"rank": "attention"},
+    },
     "untrained": {"pretrain": {"epochs": 0}},
     "mean": {"train": {"aggregators": ("mean",)}},
     "demo": {

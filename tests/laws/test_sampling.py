@@ -3,20 +3,29 @@
 import numpy as np
 import pytest
 
+from milscope.distributed import Team
 from milscope.store import HalvesSampler
 
 
-def sampler(positive: int, negative: int, batch: int = 16, **options: int) -> HalvesSampler:
+def sampler(positive: int, negative: int, batch: int = 16) -> HalvesSampler:
     rows = np.arange(positive + negative)
-    return HalvesSampler(rows[:positive], rows[positive:], batch=batch, seed=3, **options)
+    return HalvesSampler(rows[:positive], rows[positive:], batch=batch, seed=3)
 
 
 @pytest.mark.parametrize("sizes", [(40, 60), (3, 200), (7, 5), (16, 16)])
 @pytest.mark.parametrize("ranks", [1, 2, 3])
 def test_every_cell_once_an_epoch(sizes: tuple[int, int], ranks: int) -> None:
-    seen = [row for rank in range(ranks) for step in sampler(*sizes, rank=rank, ranks=ranks).epoch(0)
-            for row in (*step.positive, *step.negative)]
+    seen = [row for rank in range(ranks) for step in sampler(*sizes).epoch(0) for half in step
+            for row in half[Team(rank, ranks).share(len(half))]]
     assert sorted(seen) == list(range(sum(sizes)))
+
+
+@pytest.mark.parametrize("count", [0, 1, 5, 16])
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_shares_differ_by_one_cell_at_most(count: int, ranks: int) -> None:
+    sizes = [share.stop - share.start for share in (Team(rank, ranks).share(count) for rank in range(ranks))]
+    assert sum(sizes) == count
+    assert max(sizes) - min(sizes) <= 1
 
 
 @pytest.mark.parametrize("sizes", [(40, 60), (100, 900)])

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from milscope.augment import LUMA, Views, centre, colour_matrices
+from milscope.augment import LUMA, STAINS, Views, centre, colour_matrices, stain_matrices
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -72,3 +72,39 @@ def test_contrast_keeps_the_mean_grey() -> None:
 def test_centre_is_the_middle() -> None:
     images = cells(2, side=12)
     assert torch.equal(centre(images, 8), images[:, 2:10, 2:10].permute(0, 3, 1, 2).float() / 255)
+
+
+def test_views_of_a_part_are_the_part_of_the_views() -> None:
+    """What several processes rely on: the chance is drawn for all cells, each process makes its own views."""
+    views, images = Views(8, colour=0.2, stain=0.2), cells(10)
+    draw = views.draw(10, 12, generator())
+    assert torch.equal(views.apply(images, draw)[3:7], views.apply(images[3:7], draw.of(slice(3, 7))))
+    assert torch.equal(views(images, generator()), views.apply(images, draw))
+
+
+def test_stain_jitter_scales_the_amount_of_each_stain() -> None:
+    """A pixel of one stain alone keeps its direction in optical density; white stays nearly white."""
+    matrix = stain_matrices(50, 0.3, generator())
+    for stain in torch.tensor(STAINS):
+        direction = stain / stain.norm()
+        density = (matrix[:, :, :3] @ direction)
+        amount = density @ direction
+        assert torch.allclose(density, amount[:, None] * direction, atol=1e-5)
+        assert amount.min() >= 0.7 - 1e-5
+        assert amount.max() <= 1.3 + 1e-5
+    assert stain_matrices(50, 0.3, generator())[:, :, 3].abs().max() <= 0.03 * 3
+    plain, jittered = (Views(12, colour=0, stain=strength, orientations=False)(cells(), generator()) for strength in (0, 0.2))
+    assert not torch.allclose(plain, jittered)
+    assert jittered.min() >= 0
+    assert jittered.max() <= 1
+
+
+def test_no_strength_of_stain_changes_nothing() -> None:
+    matrix = stain_matrices(3, 0.0, generator())
+    assert torch.allclose(matrix[:, :, :3], torch.eye(3).expand(3, 3, 3), atol=1e-5)
+    assert (matrix[:, :, 3] == 0).all()
+
+
+def test_without_orientations_cells_stay_upright() -> None:
+    images = cells(20, side=8)
+    assert torch.equal(Views(8, colour=0, orientations=False)(images, generator()), centre(images, 8))

@@ -1,3 +1,6 @@
+import dataclasses
+import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +12,12 @@ from safetensors.torch import load_file
 from milscope.configs import PretrainConfig
 from milscope.encode import encode
 from milscope.encoders import choose_precision, load_encoder
+from milscope.learner import Learner
+from milscope.objectives import METHODS, Method, Task
 from milscope.pretrain import pretrain
 from milscope.slides import write_slides
 from milscope.store import CellStore, read_features, read_manifest
-from milscope.telemetry import Telemetry
+from milscope.surgery import SURGERIES
 from milscope.types import InputError
 
 SMALL = {"encoder_options": {"channels": [8, 8, 16, 16]}, "size": 32, "batch": 64, "projection": 16, "device": "cpu"}
@@ -35,7 +40,10 @@ def test_the_artifact_is_whole(encoder: Path) -> None:
     assert {path.name for path in encoder.iterdir()} == {
         "encoder.json", "encoder.safetensors", "projector.safetensors", "log.csv", "manifest.json"}
     log = pd.read_csv(encoder / "log.csv")
-    assert tuple(log.columns) == Telemetry.COLUMNS
+    assert list(log.columns) == [
+        "epoch", "contrast", "similarity", "contrast_over_chance", "cosine", "conflict_share", "length_ratio", "rescale",
+        "feature_std", "effective_rank", "learning_rate", "images_per_second", "waiting_share", *(
+            f"cosine.{part}" for part in ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4", "projector"))]
     assert log["epoch"].tolist() == [1, 2]
     assert np.isfinite(log.to_numpy()).all()
 
@@ -69,9 +77,14 @@ def base(cells: Path, table: pd.DataFrame, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.mark.parametrize("changes", [{"surgery": "ags"}, {"surgery": "ags-one-way"}, {"optimizer": "sgd"}, {"colour": 0.0},
-                                     {"similarity_weight": 0.1}, {"precision": "float32"}], ids=str)
+                                     {"similarity_weight": 0.1}, {"precision": "float32"}, {"stain": 0.2},
+                                     {"orientations": False}, {"statistics": "per-task"}, {"statistics": "per-view"},
+                                     {"freeze": ("layer1",)}, *({"method": name} for name in (
+                                         "slam-ags", "pcgrad", "one-way", "upgrad", "mgda", "simclr", "weakly-supervised",
+                                         "similarity", "random"))], ids=str)
 def test_settings_matter(base: dict, cells: Path, table: pd.DataFrame, tmp_path: Path, changes: dict) -> None:
-    config = small(**{"optimizer": "adamw", "learning_rate": 1e-2, "surgery": "sum", **changes})
+    base_surgery = {} if "method" in changes else {"surgery": "sum"}
+    config = small(**{"optimizer": "adamw", "learning_rate": 1e-2, **base_surgery, **changes})
     if changes == {"precision": "float32"} and choose_precision("auto", torch.device("cpu")) == torch.float32:
         pytest.skip("this processor has no bfloat16")
     assert weights(pretrain(cells, table, tmp_path / "a", config).directory) != base
@@ -110,3 +123,96 @@ def test_encode_gives_what_the_encoder_gives(encoder: Path, cells: Path, table: 
     bags = read_features(result.directory, store.slides)
     assert bags.features.shape == (360, result.features)
     assert read_manifest(result.directory, "features").patients == read_manifest(encoder, "encoder").patients
+
+
+def test_weaksupcon_is_the_plain_sum(base: dict, cells: Path, table: pd.DataFrame, tmp_path: Path) -> None:
+    config = small(optimizer="adamw", learning_rate=1e-2, method="weaksupcon")
+    assert weights(pretrain(cells, table, tmp_path / "a", config).directory) == base
+
+
+def test_methods_in_the_settings_are_those_there_are() -> None:
+    field = next(field for field in dataclasses.fields(PretrainConfig) if field.name == "method")
+    assert set(field.metadata["choices"]) == {*METHODS, "random"}
+    surgeries = next(field for field in dataclasses.fields(PretrainConfig) if field.name == "surgery")
+    assert set(surgeries.metadata["choices"]) == {*SURGERIES, ""}
+
+
+def test_random_is_what_no_epochs_give(cells: Path, table: pd.DataFrame, tmp_path: Path) -> None:
+    untrained = weights(pretrain(cells, table, tmp_path / "a", small(epochs=0)).directory)
+    assert weights(pretrain(cells, table, tmp_path / "b", small(method="random")).directory) == untrained
+
+
+@dataclasses.dataclass(frozen=True)
+class Small:
+    """A toy third objective: short projections."""
+
+    def __call__(self, projections: torch.Tensor, positive: torch.Tensor | None = None) -> torch.Tensor:
+        return projections.square().mean()
+
+
+def test_a_third_task_of_ones_own(encoder: Path, cells: Path, table: pd.DataFrame, tmp_path: Path) -> None:
+    usual = METHODS["slam-ags"](0.07, 0.07)
+    method = Method("three", (*usual.tasks, Task("short", Small(), "all")), "ags", "projector")
+    result = pretrain(cells, table, tmp_path / "a", small(), method=method)
+    assert np.isfinite(pd.read_csv(result.directory / "log.csv")["short"]).all()
+    assert weights(result.directory) != weights(encoder)
+    assert read_manifest(result.directory, "encoder").fingerprint != read_manifest(encoder, "encoder").fingerprint
+
+
+def test_an_encoder_goes_on_and_remembers_all_patients(encoder: Path, cells: Path, table: pd.DataFrame, tmp_path: Path) -> None:
+    other = table.assign(split=table["split"].map({"train": "test", "validation": "train", "test": "train"}))
+    result = pretrain(cells, other, tmp_path / "a", small(epochs=1), init=encoder)
+    assert read_manifest(result.directory, "encoder").patients == sorted(table["patient"])
+    untouched = pretrain(cells, other, tmp_path / "b", small(epochs=0), init=encoder)
+    assert weights(untouched.directory) == weights(encoder)
+    with pytest.raises(InputError, match="Give one of the two"):
+        pretrain(cells, other, tmp_path / "c", small(weights="hub"), init=encoder)
+
+
+def test_frozen_parts_stay_as_they_were(cells: Path, table: pd.DataFrame, tmp_path: Path) -> None:
+    start = weights(pretrain(cells, table, tmp_path / "a", small(epochs=0)).directory)
+    end = weights(pretrain(cells, table, tmp_path / "b", small(freeze=("conv1", "bn1", "layer1"))).directory)
+    kept = {name for name in start if start[name] == end[name]}
+    assert {name for name in start if name.startswith(("backbone.conv1", "backbone.bn1", "backbone.layer1"))} <= kept
+    assert not any(name.startswith("backbone.layer2") and name.endswith("weight") for name in kept)
+
+
+def test_a_time_is_turned_into_steps(cells: Path, table: pd.DataFrame, tmp_path: Path) -> None:
+    result = pretrain(cells, table, tmp_path / "a", small(budget="3s"))
+    summary = read_manifest(result.directory, "encoder").summary
+    assert summary["steps"] >= 1
+    assert result.epochs == pytest.approx(summary["steps"] / 2, abs=0.01)
+    with pytest.raises(InputError, match="`budget` should be a time such as 90s"):
+        pretrain(cells, table, tmp_path / "b", small(budget="soon"))
+
+
+def test_a_planned_training_keeps_its_plan(cells: Path, table: pd.DataFrame, tmp_path: Path,
+                                          monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed after planning: the pace is not measured again, or the result would depend on the machine's load."""
+    monkeypatch.setattr(Learner, "step", interrupted_after(12, Learner.step))
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(cells, table, tmp_path / "a", small(budget="20s"))
+    monkeypatch.undo()
+    plan = tmp_path / ".a.partial" / "plan.json"
+    plan.write_text(json.dumps({"steps": 5, "seconds_per_step": 1.0}))
+    assert pretrain(cells, table, tmp_path / "a", small(budget="20s")).epochs == 2.5
+
+
+def interrupted_after(steps: int, step: Callable) -> Callable:
+    done = iter(range(steps))
+
+    def taken(*arguments: object) -> object:
+        if next(done, None) is None:
+            raise KeyboardInterrupt
+        return step(*arguments)
+
+    return taken
+
+
+def test_the_log_for_tensorboard(cells: Path, table: pd.DataFrame, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    result = pretrain(cells, table, tmp_path / "a", small(tensorboard=True))
+    events = EventAccumulator(str(result.directory / "tensorboard")).Reload()
+    log = pd.read_csv(result.directory / "log.csv")
+    assert [event.value for event in events.Scalars("pretrain/contrast")] == pytest.approx(log["contrast"].tolist(), rel=1e-4)

@@ -2,6 +2,7 @@
 
 from milscope.encoders._backbone import Encoder, load_encoder
 from milscope.encoders._device import choose_device, choose_precision, mixed_precision
+from milscope.encoders._freeze import freeze
 from milscope.encoders._heads import Projector
 
-__all__ = ["Encoder", "Projector", "choose_device", "choose_precision", "load_encoder", "mixed_precision"]
+__all__ = ["Encoder", "Projector", "choose_device", "choose_precision", "freeze", "load_encoder", "mixed_precision"]

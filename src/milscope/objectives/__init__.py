@@ -1,6 +1,8 @@
-"""What an encoder is trained to do."""
+"""What an encoder is trained to do, and the methods that put it together."""
 
 from milscope.objectives._contrastive import NTXent
+from milscope.objectives._label import SlideLabel
+from milscope.objectives._method import METHODS, Method, Objective, Task
 from milscope.objectives._similarity import Similarity
 
-__all__ = ["NTXent", "Similarity"]
+__all__ = ["METHODS", "Method", "NTXent", "Objective", "Similarity", "SlideLabel", "Task"]

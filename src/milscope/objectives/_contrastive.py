@@ -4,9 +4,11 @@ import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
+
+from milscope.objectives._directions import directions
 
 
 @dataclass(frozen=True)
@@ -25,10 +27,11 @@ class NTXent:
 
     temperature: float = 0.07
 
-    def __call__(self, projections: Float[Tensor, "view=2 cell projection"]) -> Float[Tensor, ""]:
-        """The loss of two views of the same cells."""
+    def __call__(self, projections: Float[Tensor, "view=2 cell projection"],
+                 positive: Bool[Tensor, " cell"] | None = None) -> Float[Tensor, ""]:
+        """The loss of two views of the same cells, whatever their labels."""
         cells = projections.shape[1]
-        unit = functional.normalize(projections.flatten(0, 1), dim=1)
+        unit = directions(projections)
         logits = unit @ unit.T / self.temperature
         itself = torch.eye(2 * cells, dtype=torch.bool, device=logits.device)
         other_view = torch.arange(2 * cells, device=logits.device).roll(cells)

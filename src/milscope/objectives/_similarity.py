@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.nn import functional
+
+from milscope.objectives._directions import directions
 
 
 @dataclass(frozen=True)
@@ -25,9 +26,10 @@ class Similarity:
 
     temperature: float = 0.07
 
-    def __call__(self, projections: Float[Tensor, "view cell projection"]) -> Float[Tensor, ""]:
-        """The loss of all views of all cells together."""
-        unit = functional.normalize(projections.flatten(0, 1), dim=1)
+    def __call__(self, projections: Float[Tensor, "view=2 cell projection"],
+                 positive: Bool[Tensor, " cell"] | None = None) -> Float[Tensor, ""]:
+        """The loss of both views of all cells together, whatever their labels."""
+        unit = directions(projections)
         n = len(unit)
         mean_cosine = (unit.sum(0).square().sum() - n) / (n * (n - 1))
         return (1 - mean_cosine) / self.temperature

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from milscope.report import _charts as charts
@@ -40,6 +41,13 @@ def pretraining(log: pd.DataFrame) -> Iterator[Chart]:
         if lines:
             yield Chart(title, charts.epochs(f"pretrain-{name}", options["axis"], lines, reference=options.get("reference"),
                                              limits=options.get("limits")), reading)
+    parts = [column for column in log if str(column).startswith("cosine.")]
+    shown = [parts[place] for place in np.linspace(0, len(parts) - 1, min(len(parts), len(charts.SERIES))).round().astype(int)]
+    lines = charts.lines_of(log, {column: str(column).removeprefix("cosine.") for column in shown})
+    if lines:
+        yield Chart("Where in the encoder do they conflict?", charts.epochs(
+            "pretrain-parts", "cosine of the gradients", lines, reference=(0.0, "no conflict"), limits=(-1.05, 1.05)),
+            "The same within parts of the encoder, from its input to the projector. Below 0 the two aims want opposite changes there.")
 
 
 def training(log: pd.DataFrame) -> Iterator[Chart]:

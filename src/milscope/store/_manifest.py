@@ -50,13 +50,15 @@ class Stage:
         config: The stage's settings, a dataclass of `milscope.configs`.
         inputs: Name → fingerprint of everything it is made from.
         patients: The patients whose cells or labels it learns from.
+        leads: False in processes that take part in the work while another one writes.
 
     Raises:
         InputError: If `out` holds something else, cannot be written, or is being written by another process.
     """
 
-    def __init__(self, out: Path, kind: str, config: object, inputs: Mapping[str, str], patients: Iterable[str] = ()) -> None:
-        self.out = Path(out)
+    def __init__(self, out: Path, kind: str, config: object, inputs: Mapping[str, str], patients: Iterable[str] = (), *,
+                 leads: bool = True) -> None:
+        self.out, self.leads = Path(out), leads
         self.work = self.out.parent / f".{self.out.name}.partial"
         self.summary: dict[str, Any] = {}
         self._manifest = Manifest(kind, FORMAT_VERSION, version("milscope"), identity(config), dict(inputs),
@@ -65,7 +67,7 @@ class Stage:
         self.done = self._is_done()
 
     def __enter__(self) -> "Stage":
-        if not self.done:
+        if not self.done and self.leads:
             try:
                 self._claim()
             except OSError as error:
@@ -73,7 +75,7 @@ class Stage:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self.done:
+        if self.done or not self.leads:
             return
         try:
             if error is None:

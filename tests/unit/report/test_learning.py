@@ -22,3 +22,11 @@ def test_an_empty_log_draws_nothing():
 def test_a_quantity_that_was_not_logged_is_left_out(tmp_path: Path):
     log = gather(fake_run(tmp_path / "run")).pretraining.drop(columns=["feature_std", "cosine", "conflict_share"])
     assert len(list(pretraining(log))) == 4
+
+
+def test_conflict_within_parts_of_the_encoder(tmp_path: Path):
+    log = gather(fake_run(tmp_path / "run")).pretraining
+    parts = {f"cosine.blocks{place}": -0.1 * place for place in range(9)}
+    chart = list(pretraining(log.assign(**parts)))[-1]
+    assert "conflict" in chart.title
+    assert [name in str(chart.svg) for name in ("blocks0", "blocks1", "blocks8")] == [True, False, True]
