@@ -29,8 +29,9 @@ real: .venv/.ready
 	$(BIN)/python benchmarks/real.py "$(MILSCOPE_DATA)" --docs docs/results.md
 
 ## make bench  speed, as ratios
-bench: .venv/.ready-dev
-	$(BIN)/python benchmarks/pretrain.py
+bench: .venv/.ready
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/python benchmarks/pretrain.py --docs docs/performance.md
 
 ## make setup  the environment only
 setup: .venv/.ready

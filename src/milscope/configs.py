@@ -93,7 +93,7 @@ class PretrainConfig:
     cache: float = setting(4.0, "most space for decoded cells, GB on disk; above it cells are decoded at every use",
                            identity=False)
     stop_on_collapse: bool = setting(False, "end with an error when the projections collapse")
-    groups_every: int = setting(50, "steps of an epoch between two looks at the conflict within each part of the encoder; 0: none",
+    groups_every: int = setting(50, "steps between two looks at the conflict within parts of the encoder; 0: none",
                                 identity=False)
     tensorboard: bool = setting(False, "write the log for TensorBoard, too (needs milscope[tensorboard])", identity=False)
 

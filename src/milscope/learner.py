@@ -1,7 +1,8 @@
 """One step of pretraining: views of cells, the losses of every task, their gradients joined, the networks moved."""
 
+import itertools
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,8 +20,8 @@ from milscope.objectives import METHODS, Method, NTXent
 from milscope.surgery import SURGERIES, Conflict
 from milscope.types import refuse
 
-Projections = Float[Tensor, "view=2 cell projection"]
-Cells = UInt8[Tensor, "cell side side 3"]
+Projections = Float[Tensor, "view=2 _ projection"]
+Cells = UInt8[Tensor, "_ side side 3"]
 PARTS = {"positive": ("positive",), "negative": ("negative",), "all": ("positive", "negative")}
 """Cells of a task → the halves of the batch that they are."""
 
@@ -95,9 +96,8 @@ class Learner:
         """
         features, projections = self._forward(cells, counts, chance)
         losses, chances = self._losses(projections)
-        weighted = [self.weight(name) * loss for name, loss in losses.items()]
-        gradients = [self.team.add_up(self._gradient(loss, keep=place + 1 < len(weighted)))
-                     for place, loss in enumerate(weighted)]
+        gradients = [self.team.add_up(self._gradient(self.weight(name) * loss, keep=self._needed_again(place)))
+                     for place, (name, loss) in enumerate(losses.items())]
         joined, conflict = self.surgery(gradients)
         for parameter, gradient in zip(self.parameters, joined, strict=True):
             parameter.grad = gradient
@@ -105,7 +105,7 @@ class Learner:
             group["lr"] = rate
         self.optimizer.step()
         told = {name: loss.detach() for name, loss in losses.items()}
-        return Said(told | chances, conflict, gradients, features.detach())
+        return Said(told | chances, conflict, gradients, features)
 
     def weight(self, task: str) -> float:
         """The weight of a task's loss: a setting of the name `<task>_weight`, else 1."""
@@ -114,7 +114,7 @@ class Learner:
     def _forward(self, cells: Mapping[str, Cells], counts: Mapping[str, int],
                  chance: torch.Generator) -> tuple[Tensor, dict[str, Projections]]:
         """Features of the own views, and the projections of all processes' views, by half."""
-        used = [half for half in ("positive", "negative") if half in self.halves]
+        used = [half for half in PARTS["all"] if half in self.halves]
         draw = self.views.draw(2 * sum(counts[half] for half in used), cells[used[0]].shape[1], chance)
         parts, start = [], 0
         for half in used:
@@ -123,20 +123,29 @@ class Learner:
                 place = slice(start + own.start, start + own.stop)
                 parts.append(self.views.apply(cells[half], draw.of(place, self.device)))
                 start += counts[half]
-        features = torch.cat(list(self._encode(parts, used)))
-        with mixed_precision(self.device, self.precision):
-            projected = self.head(features)
-        split = projected.to(self.kind).split([len(part) for part in parts])
-        gathered = [self.team.gather(part, counts[half]) for part, half in zip(split, np.repeat(used, 2), strict=True)]
-        return features, {half: torch.stack(gathered[2 * place : 2 * place + 2]) for place, half in enumerate(used)}
+        encoded = list(self._encode(parts))
+        projected = itertools.chain.from_iterable(each for _, each in encoded)
+        gathered = [self.team.gather(part, counts[half]) for part, half in zip(projected, np.repeat(used, 2), strict=True)]
+        return (torch.cat([features.detach() for features, _ in encoded]),
+                {half: torch.stack(gathered[2 * place : 2 * place + 2]) for place, half in enumerate(used)})
 
-    def _encode(self, parts: list[Tensor], used: list[str]) -> Iterator[Tensor]:
-        """Features of the views, those together in a forward pass that share the statistics of normalisation."""
+    def _encode(self, parts: list[Tensor]) -> Iterator[tuple[Tensor, Sequence[Tensor]]]:
+        """Features, and the projections of each part; parts that share the statistics of normalisation share a graph."""
         together = {"joint": len(parts), "per-task": 2, "per-view": 1}[self.config.statistics]
         for first in range(0, len(parts), together):
-            views = torch.cat(parts[first : first + together]).to(self.kind, memory_format=torch.channels_last)
+            group = parts[first : first + together]
+            views = torch.cat(group).to(self.kind, memory_format=torch.channels_last)
             with mixed_precision(self.device, self.precision):
-                yield self.encoder(views)
+                features = self.encoder(views)
+                projected = self.head(features)
+            yield features, projected.to(self.kind).split([len(part) for part in group])
+
+    def _needed_again(self, place: int) -> bool:
+        """Whether a later task sends its gradient through the same graph as this one."""
+        task, *later = self.method.tasks[place:]
+        if self.config.statistics == "joint":
+            return bool(later)
+        return any(set(PARTS[task.cells]) & set(PARTS[other.cells]) for other in later)
 
     def _losses(self, projections: dict[str, Projections]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Each task's loss; and of contrasts, how near they are to chance."""

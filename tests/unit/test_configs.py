@@ -27,7 +27,7 @@ def test_empty_is_a_value_where_it_may_be() -> None:
     ({"epoch": 3}, "Did you mean `epochs`?"),
     ({"epochs": "many"}, "`pretrain: epochs` should be int. Found 'many'."),
     ({"epochs": True}, "should be int"),
-    ({"surgery": "scalpel"}, "should be one of ags, ags-one-way, sum. Found scalpel."),
+    ({"surgery": "scalpel"}, "should be one of empty, ags, ags-one-way, sum, pcgrad, upgrad, mgda. Found scalpel."),
 ])
 def test_wrong_settings_are_refused(values: dict[str, object], line: str) -> None:
     with pytest.raises(InputError) as error:

@@ -44,7 +44,8 @@ def test_feature_std_from_collapse_to_even_spread() -> None:
 
 
 def test_conflict_within_the_parts_of_the_networks() -> None:
-    names = ["encoder.backbone.conv1.weight", "encoder.backbone.layer1.0.a", "encoder.backbone.layer1.1.b", "projector.0.weight"]
+    names = ["encoder.backbone.conv1.weight", *(f"encoder.backbone.layer1.{each}" for each in ("0.a", "1.b")),
+             "projector.0.weight"]
     first = [torch.tensor([[1.0, 0.0]]), torch.tensor([1.0]), torch.tensor([2.0]), torch.zeros(2)]
     second = [torch.tensor([[0.0, 1.0]]), torch.tensor([-1.0]), torch.tensor([0.0]), torch.ones(2)]
     cosines = group_cosines(names, [first, second])

@@ -47,7 +47,7 @@ def pretraining(log: pd.DataFrame) -> Iterator[Chart]:
     if lines:
         yield Chart("Where in the encoder do they conflict?", charts.epochs(
             "pretrain-parts", "cosine of the gradients", lines, reference=(0.0, "no conflict"), limits=(-1.05, 1.05)),
-            "The same within parts of the encoder, from its input to the projector. Below 0 the two aims want opposite changes there.")
+            "The same within parts of the encoder, from its input to the projector. Below 0 they want opposite changes there.")
 
 
 def training(log: pd.DataFrame) -> Iterator[Chart]:
