@@ -15,7 +15,7 @@ from milscope.augment import Views
 from milscope.checkpoints import optimizer_tensors, restore_optimizer, step_seed
 from milscope.configs import PretrainConfig
 from milscope.distributed import Team
-from milscope.encoders import Encoder, Projector, choose_device, choose_precision, freeze, load_encoder, mixed_precision
+from milscope.encoders import Encoder, Projector, choose_device, choose_precision, freeze, load_encoder, mixed_precision, quicken
 from milscope.objectives import METHODS, Method, NTXent
 from milscope.surgery import SURGERIES, Conflict
 from milscope.types import refuse
@@ -71,6 +71,7 @@ class Learner:
             head = Projector(encoder.features, config.projection) if self.method.head == "projector" else nn.Linear(
                 encoder.features, 1)
         freeze(encoder, config.freeze)
+        quicken(encoder)
         encoder = encoder.to(self.device, self.kind, memory_format=torch.channels_last)  # ty: ignore[no-matching-overload]
         self.encoder: Encoder = self.team.synchronise(encoder).train()  # ty: ignore[invalid-assignment]
         self.head = head.to(self.device, self.kind).train()

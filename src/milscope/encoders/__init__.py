@@ -4,5 +4,7 @@ from milscope.encoders._backbone import Encoder, load_encoder
 from milscope.encoders._device import choose_device, choose_precision, mixed_precision
 from milscope.encoders._freeze import freeze
 from milscope.encoders._heads import Projector
+from milscope.encoders._small_maps import quicken
 
-__all__ = ["Encoder", "Projector", "choose_device", "choose_precision", "freeze", "load_encoder", "mixed_precision"]
+__all__ = ["Encoder", "Projector", "choose_device", "choose_precision", "freeze", "load_encoder", "mixed_precision",
+           "quicken"]
