@@ -45,7 +45,7 @@ if "milscope.pretrain" in sys.modules:
     raise ImportError("`_ours` should be imported before milscope.pretrain, which takes its progress bar when imported.")
 milscope.progress.progress = WATCH.progress
 
-from milscope.encoders import Encoder, Projector, choose_device, choose_precision, mixed_precision  # noqa: E402
+from milscope.encoders import Encoder, Projector, choose_device, choose_precision, mixed_precision, quicken  # noqa: E402
 from milscope.objectives import NTXent, Similarity  # noqa: E402
 from milscope.surgery import SURGERIES  # noqa: E402
 
@@ -89,6 +89,7 @@ class Bare:
         self.device = choose_device("auto")
         self.precision = choose_precision(precision, self.device)
         encoder = Encoder("resnet18", size=size)
+        quicken(encoder)
         self.encoder = encoder.to(self.device, memory_format=torch.channels_last).train()
         self.projector = Projector(encoder.features).to(self.device)
         self.parameters = [*self.encoder.parameters(), *self.projector.parameters()]
