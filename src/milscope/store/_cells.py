@@ -174,7 +174,7 @@ class CellWriter:
             self._rows = []
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=4096)
 def _open(path: str, changed: int) -> pa.Table:
     with pa.memory_map(path) as file:
         return pa.ipc.open_file(file).read_all()
