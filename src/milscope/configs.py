@@ -89,7 +89,7 @@ class PretrainConfig:
     precision: str = setting("auto", "arithmetic of the encoder; float64 to check it",
                              choices=("auto", "float32", "bfloat16", "float64"))
     seed: int = setting(0, "same seed, same encoder")
-    device: str = setting("auto", "cpu, cuda, cuda:1, mps; auto takes the best", identity=False)
+    device: str = setting("auto", "cpu, cuda, cuda:1; auto takes CUDA if there is one", identity=False)
     cache: float = setting(4.0, "most space for decoded cells, GB on disk; above it cells are decoded at every use",
                            identity=False)
     stop_on_collapse: bool = setting(False, "end with an error when the projections collapse")
@@ -104,7 +104,7 @@ class EncodeConfig:
 
     batch: int = setting(512, "cells a forward pass", identity=False)
     precision: str = setting("auto", "arithmetic of the encoder", choices=("auto", "float32", "bfloat16"))
-    device: str = setting("auto", "cpu, cuda, cuda:1, mps; auto takes the best", identity=False)
+    device: str = setting("auto", "cpu, cuda, cuda:1, mps; auto takes CUDA if there is one", identity=False)
 
 
 @dataclass(frozen=True)

@@ -204,6 +204,8 @@ def start_encoder(config: PretrainConfig, init: Path | None) -> Encoder:
 def own_device(name: str) -> torch.device:
     """The device of that name; of several CUDA devices, under torchrun, this process's own."""
     device = choose_device(name)
+    if device.type == "mps":
+        raise refuse("device", "cpu or CUDA for pretraining", f"`{name}`, which has no float64", "Use `--device cpu`.")
     if device.type == "cuda" and device.index is None and "LOCAL_RANK" in os.environ:
         return torch.device("cuda", int(os.environ["LOCAL_RANK"]))
     return device

@@ -1,3 +1,5 @@
+import sys
+
 import pytest
 import torch
 
@@ -5,6 +7,7 @@ from milscope.configs import PretrainConfig
 from milscope.distributed import Team
 from milscope.learner import Learner, Said
 from milscope.objectives import METHODS, Method, NTXent, Similarity, Task
+from milscope.types import InputError
 
 EXACT = {"encoder_options": {"channels": [8, 8, 16, 16]}, "size": 32, "projection": 16, "device": "cpu", "precision": "float64"}
 
@@ -81,3 +84,10 @@ def test_the_state_comes_back() -> None:
     taken(second, 1e-2)
     for name, value in first.networks.state_dict().items():
         assert torch.equal(value, second.networks.state_dict()[name]), name
+
+
+def test_a_device_without_float64_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = sys.modules["milscope.learner"]
+    monkeypatch.setattr(module, "choose_device", torch.device)
+    with pytest.raises(InputError, match="which has no float64"):
+        module.own_device("mps")

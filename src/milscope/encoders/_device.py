@@ -8,13 +8,16 @@ from milscope.types import refuse
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of that name; `auto` takes CUDA, then Apple's, then the processor.
+    """The device of that name; `auto` takes CUDA, else the processor.
+
+    Apple's devices (`mps`) are taken only if asked for: they have no float64, in which gradients are compared, so that an
+    encoder runs on them and cannot be pretrained.
 
     Raises:
         InputError: If there is no such device here.
     """
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
