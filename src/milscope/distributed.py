@@ -16,6 +16,8 @@ from jaxtyping import Float
 from torch import Tensor, distributed, nn
 from torch.autograd import Function
 
+CPU = torch.device("cpu")
+
 
 @dataclass(frozen=True)
 class Team:
@@ -42,8 +44,8 @@ class Team:
         """The rows of all processes in order, of which this one has its share; gradients go to its own rows."""
         if self.ranks == 1:
             return part
-        sizes = [Team(rank, self.ranks).share(count) for rank in range(self.ranks)]
-        return _Gather.apply(part, self, sizes)
+        shares = [Team(rank, self.ranks).share(count) for rank in range(self.ranks)]
+        return _Gather.apply(part, shares, self.rank)
 
     def add_up(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """The sum of each tensor over the processes."""
@@ -65,23 +67,25 @@ class Team:
         for parent in list(network.modules()):
             for name, child in parent.named_children():
                 if isinstance(child, nn.BatchNorm2d | nn.BatchNorm1d):
-                    setattr(parent, name, SynchronisedNorm(child, self))
+                    setattr(parent, name, SynchronisedNorm(child))
         return network
 
 
 @contextmanager
-def team(device: str = "cpu") -> Generator[Team]:
+def team(device: torch.device = CPU) -> Generator[Team]:
     """The processes started together by torchrun, or this one alone; a group that exists already is used.
 
     Args:
-        device: `cuda` or another, which decides how they talk.
+        device: This process's own, which decides how they talk.
     """
     if distributed.is_available() and distributed.is_initialized():
         yield Team(distributed.get_rank(), distributed.get_world_size())
     elif int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield Team()
     else:
-        distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+        if device.type == "cuda":
+            torch.cuda.set_device(device)  # where NCCL makes what it needs itself
+        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
         try:
             yield Team(distributed.get_rank(), distributed.get_world_size())
         finally:
@@ -99,9 +103,9 @@ class SynchronisedNorm(nn.Module):
     running_var: Tensor
     num_batches_tracked: Tensor
 
-    def __init__(self, layer: nn.BatchNorm2d | nn.BatchNorm1d, team: Team) -> None:
+    def __init__(self, layer: nn.BatchNorm2d | nn.BatchNorm1d) -> None:
         super().__init__()
-        self.eps, self.momentum, self.team = layer.eps, layer.momentum or 0.1, team
+        self.eps, self.momentum = layer.eps, 0.1 if layer.momentum is None else layer.momentum
         self.weight, self.bias = nn.Parameter(layer.weight), nn.Parameter(layer.bias)
         for name in ("running_mean", "running_var", "num_batches_tracked"):
             self.register_buffer(name, getattr(layer, name))
@@ -114,20 +118,19 @@ class SynchronisedNorm(nn.Module):
         """The normalised values."""
         shape = (1, -1, *(1,) * (values.dim() - 2))
         exact = values if values.dtype == torch.float64 else values.float()
-        mean, variance = self._statistics(exact) if self.training else (self.running_mean, self.running_var)
+        mean, variance = self._statistics(exact, shape) if self.training else (self.running_mean, self.running_var)
         scale = torch.rsqrt(variance + self.eps) * self.weight
         normal = (exact - mean.view(shape)) * scale.view(shape) + self.bias.view(shape)
         for name in ("drop", "act"):
             normal = getattr(self, name)(normal) if name in self._modules else normal
         return normal.to(values.dtype)
 
-    def _statistics(self, values: Tensor) -> tuple[Tensor, Tensor]:
+    def _statistics(self, values: Tensor, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         """Mean and variance over all processes; the running ones follow as in torch."""
         over = (0, *range(2, values.dim()))
-        here = values.new_tensor([values.numel() / values.shape[1]])
-        count = _sum_over(here)
-        mean = _sum_over(values.sum(over)) / count
-        variance = _sum_over((values - mean.view(1, -1, *(1,) * (values.dim() - 2))).square().sum(over)) / count
+        count = _SumOver.apply(values.new_tensor([values.numel() / values.shape[1]]))
+        mean = _SumOver.apply(values.sum(over)) / count
+        variance = _SumOver.apply((values - mean.view(shape)).square().sum(over)) / count
         with torch.no_grad():
             self.num_batches_tracked += 1
             unbiased = variance * count / (count - 1).clamp_min(1)
@@ -152,16 +155,12 @@ class _SumOver(Function):
         return total
 
 
-def _sum_over(values: Tensor) -> Tensor:
-    return _SumOver.apply(values)
-
-
 class _Gather(Function):
     """Rows of all processes; the gradient of a process's own rows is its part of the whole loss's gradient."""
 
     @staticmethod
-    def forward(ctx: Any, part: Tensor, team: Team, shares: Sequence[slice]) -> Tensor:  # noqa: ANN401
-        ctx.own = shares[team.rank]
+    def forward(ctx: Any, part: Tensor, shares: Sequence[slice], rank: int) -> Tensor:  # noqa: ANN401
+        ctx.own = shares[rank]
         longest = max(share.stop - share.start for share in shares)
         padded = part.new_zeros(longest, *part.shape[1:])
         padded[: len(part)] = part

@@ -4,7 +4,7 @@ import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -87,13 +87,10 @@ class Learner:
         self.networks = nn.ModuleDict({"encoder": self.encoder, "projector": self.head})
         named = [(name, each) for name, each in self.networks.named_parameters() if each.requires_grad]
         self.names, self.parameters = [name for name, _ in named], [each for _, each in named]
-        self.optimizer: torch.optim.Optimizer
-        if config.optimizer == "sgd":
-            self.optimizer = torch.optim.SGD(self.parameters, config.learning_rate, momentum=0.9,
-                                             weight_decay=config.weight_decay, foreach=True)
-        else:
-            self.optimizer = torch.optim.AdamW(self.parameters, config.learning_rate, weight_decay=config.weight_decay,
-                                               foreach=True)
+        common: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay, "foreach": True}
+        self.optimizer: torch.optim.Optimizer = (
+            torch.optim.SGD(self.parameters, momentum=0.9, **common) if config.optimizer == "sgd"
+            else torch.optim.AdamW(self.parameters, **common))
 
     def step(self, cells: Mapping[str, Cells], counts: Mapping[str, int], chance: torch.Generator, rate: float) -> Said:
         """One step on the batch of all processes.

@@ -83,7 +83,7 @@ def pretrain(cells: Path | str, slides: Path | str | pd.DataFrame, out: Path | s
         inputs["weights"] = fingerprint_files([Path(config.weights)])
     if method is not None:
         inputs["method"] = fingerprint(repr(method))
-    with team(own_device(config.device).type) as together:
+    with team(own_device(config.device)) as together:
         with Stage(Path(out), "encoder", config, inputs, seen, leads=together.leads) as stage:
             together.wait()
             if not stage.done:

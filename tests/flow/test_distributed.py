@@ -1,7 +1,6 @@
 """Two real processes, started by torchrun, train as one does."""
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 from safetensors.torch import load_file
 
@@ -46,6 +46,16 @@ with team() as together:
 def run_together(arguments: list[str], processes: int = 2) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run([*TORCHRUN, str(processes), *arguments], capture_output=True, text=True, env=environment, timeout=300)
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """Ends torchrun and the processes it started, which are in sessions of their own and outlive it."""
+    agent = psutil.Process(process.pid)
+    everyone = [agent, *agent.children(recursive=True)]
+    for each in everyone:
+        each.kill()
+    process.wait()
+    psutil.wait_procs(everyone, timeout=30)
 
 
 def weights(directory: Path) -> dict[str, np.ndarray]:
@@ -96,14 +106,14 @@ def test_killed_with_two_processes_goes_on_with_one(cells: Path, slides: Path, t
                "--encoder-options", '{"channels": [8, 8, 16, 16]}', "--projection", "16", "--device", "cpu"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen([*TORCHRUN, "2", "-m", "milscope", "pretrain", *options, "--out", str(tmp_path / "killed")],
-                               env=environment, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                               env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     checkpoint = tmp_path / ".killed.partial" / "checkpoint.safetensors"
     deadline = time.monotonic() + 120
     while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    assert checkpoint.exists(), "training ended before it could be killed"
+    kill(process)
+    assert checkpoint.exists()
+    assert not (tmp_path / "killed").exists(), "training ended before it could be killed"
     subprocess.run([sys.executable, "-m", "milscope", "pretrain", *options, "--out", str(tmp_path / "killed")], check=True,
                    env=environment, capture_output=True)
     subprocess.run([sys.executable, "-m", "milscope", "pretrain", *options, "--out", str(tmp_path / "whole")], check=True,

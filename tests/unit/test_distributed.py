@@ -42,7 +42,7 @@ def test_synchronised_normalisation_is_batch_normalisation(group: None, shape: t
     layer = (nn.BatchNorm2d if len(shape) == 4 else nn.BatchNorm1d)(4).double()
     nn.init.normal_(layer.weight)
     nn.init.normal_(layer.bias)
-    ours = SynchronisedNorm(copy.deepcopy(layer), Team(0, 2))
+    ours = SynchronisedNorm(copy.deepcopy(layer))
     assert ours.state_dict().keys() == layer.state_dict().keys()
     for _ in range(3):
         values = torch.randn(shape, dtype=torch.float64) * 5 + 2
@@ -61,7 +61,7 @@ def test_the_activation_of_timms_layers_is_kept(group: None) -> None:
 
     layer = timm.layers.BatchNormAct2d(4).double()
     values = torch.randn(6, 4, 3, 3, dtype=torch.float64)
-    ours = SynchronisedNorm(copy.deepcopy(layer), Team(0, 2))
+    ours = SynchronisedNorm(copy.deepcopy(layer))
     torch.testing.assert_close(ours(values), layer(values), rtol=0, atol=1e-12)
     assert (ours(values) >= 0).all()
 

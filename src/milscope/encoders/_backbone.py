@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -45,11 +44,8 @@ class Encoder(nn.Module):
         if weights not in ("", "hub"):
             load_weights(self.backbone, Path(weights), name=name, size=size)
 
-    def forward(self, cells: Float[Tensor, "cell 3 height width"] | UInt8[Tensor, "cell 3 height width"],
-                ) -> Float[Tensor, "cell feature"]:
-        """Features of cells whose colours lie between 0 and 1, or 0 and 255 in 8 bits."""
-        if cells.dtype == torch.uint8:
-            cells = cells.to(self.mean.dtype) / 255
+    def forward(self, cells: Float[Tensor, "cell 3 height width"]) -> Float[Tensor, "cell feature"]:
+        """Features of cells whose colours lie between 0 and 1."""
         return self.backbone((cells - self.mean) / self.std)
 
     def train(self, mode: bool = True) -> "Encoder":

@@ -25,7 +25,8 @@ DOTS_AT_MOST = 240
 DOT_WIDTH = 0.03
 ALL_FOUND = 0.9995
 STYLE: dict[str, Any] = {
-    "svg.fonttype": "none", "font.size": 10.5, "legend.fontsize": 10, "legend.frameon": False,
+    "svg.fonttype": "none", "font.size": 10.5, "legend.fontsize": 10, "legend.frameon": True,
+    "legend.facecolor": SURFACE, "legend.edgecolor": "none", "legend.framealpha": 1,
     "axes.edgecolor": MUTED, "axes.labelcolor": INK, "text.color": INK, "xtick.color": MUTED, "ytick.color": MUTED,
     "xtick.labelcolor": INK, "ytick.labelcolor": INK, "axes.spines.top": False, "axes.spines.right": False,
     "axes.grid": True, "grid.color": GRID, "grid.linewidth": 0.8, "axes.linewidth": 0.8, "axes.axisbelow": True,

@@ -26,12 +26,6 @@ def test_an_encoder_comes_back_as_it_was(tmp_path: Path, name: str, size: int, o
     assert not any(path.suffix in {".pt", ".pth", ".pkl"} for path in tmp_path.iterdir())
 
 
-def test_eight_bits_are_the_same_colours() -> None:
-    encoder = Encoder("resnet18", size=32, options=NARROW).eval()
-    cells = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
-    assert torch.equal(encoder(cells), encoder(cells / 255))
-
-
 def test_an_artifact_of_version_0_1_is_read(tmp_path: Path) -> None:
     """Its description has no architecture, and models of a fixed size had their own."""
     encoder = Encoder("test_vit", size=64, options={"img_size": None, "dynamic_img_size": True})
