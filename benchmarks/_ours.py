@@ -45,7 +45,8 @@ if "milscope.pretrain" in sys.modules:
     raise ImportError("`_ours` should be imported before milscope.pretrain, which takes its progress bar when imported.")
 milscope.progress.progress = WATCH.progress
 
-from milscope.encoders import Encoder, Projector, choose_device, choose_precision, mixed_precision, quicken  # noqa: E402
+from milscope.devices import choose_device, choose_precision, mixed_precision  # noqa: E402
+from milscope.encoders import Encoder, Projector, quicken  # noqa: E402
 from milscope.objectives import NTXent, Similarity  # noqa: E402
 from milscope.surgery import SURGERIES  # noqa: E402
 

@@ -40,12 +40,48 @@ def cell_table(slides: pd.DataFrame, cells: int = 30, *, places: bool = True) ->
     return pd.concat(frames, ignore_index=True)
 
 
-def write_scores(out: Path, slides: pd.DataFrame, cells: pd.DataFrame, patients: tuple[str, ...] = ("P04", "P05")) -> Path:
+def task_tables(slides: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """A yes/no task (the slides' own), grades, kinds without an order, and a time to an event; some labels are missing."""
+    random = np.random.default_rng(2)
+    base = slides[["slide", "patient", "split"]]
+    yes = slides["label"].map({0.0: "negative", 1.0: "positive"}).fillna("")
+    abnormal = base.assign(label=yes, predicted=np.where(slides["called"] == 1, "positive", "negative"),
+                           **{name: slides[name] for name in ("probability", "logit", "called")},
+                           **{"p:negative": 1 - slides["probability"], "p:positive": slides["probability"]})
+    time = np.ceil(random.exponential(10, len(slides)))
+    risk = random.normal(size=len(slides)) - np.log(time)
+    death = base.assign(time=time, event=(random.random(len(slides)) < 0.7).astype(int), risk=risk,
+                        probability=1 / (1 + np.exp(-risk)), **{"S:3": 0.8, "S:6.5": 0.5})
+    death["time"] = death["time"].where(np.arange(len(slides)) != 1)
+    return {"abnormal": abnormal, "grade": _class_table(base, ("NILM", "LSIL", "HSIL"), random),
+            "kind": _class_table(base, ("normal", "a", "b"), random), "death": death}
+
+
+TASK_KINDS = {"abnormal": "binary", "grade": "ordinal", "kind": "multiclass", "death": "cox"}
+
+
+def _class_table(base: pd.DataFrame, classes: tuple[str, ...], random: np.random.Generator) -> pd.DataFrame:
+    place = np.arange(len(base)) % len(classes)
+    shares = random.dirichlet(np.ones(len(classes)), len(base)) + 0.5 * np.eye(len(classes))[place]
+    shares /= shares.sum(1, keepdims=True)
+    label = pd.Series([classes[i] for i in place]).where(np.arange(len(base)) != 0, "")
+    return base.assign(label=label.to_numpy(), predicted=[classes[i] for i in shares.argmax(1)], probability=1 - shares[:, 0],
+                       logit=np.log(1 / shares[:, 0] - 1), called=(shares[:, 0] <= 0.5).astype(int),
+                       **{f"p:{name}": shares[:, i] for i, name in enumerate(classes)})
+
+
+def write_scores(out: Path, slides: pd.DataFrame, cells: pd.DataFrame, patients: tuple[str, ...] = ("P04", "P05"),
+                 tasks: dict[str, pd.DataFrame] | None = None) -> Path:
     """A `scores` artifact; `patients` are those the model has learned from."""
     with Stage(out, "scores", PredictConfig(), {"model": "0123"}, patients) as stage:
         slides.to_csv(stage.work / "slides.csv", index=False)
         cells.drop(columns="witness").to_parquet(stage.work / "cells.parquet", index=False, row_group_size=37)
         stage.summary.update(task="abnormal", threshold=0.5, aggregator="mean")
+        if tasks is not None:
+            (stage.work / "tasks").mkdir()
+            for name, table in tasks.items():
+                table.to_csv(stage.work / "tasks" / f"{name}.csv", index=False)
+            stage.summary.update(tasks=[{"kind": TASK_KINDS[name], "name": name} for name in tasks])
     return out
 
 

@@ -8,11 +8,11 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src" / "milscope"
 LAYERS = [
     "types", "configs", "lazy", "progress", "pool",
-    "slides", "store", "split",
-    "checkpoints", "augment", "distributed", "encoders", "objectives", "surgery", "telemetry", "learner",
-    "aggregators", "fitting",
+    "slides", "store", "split", "operating", "tasks",
+    "checkpoints", "devices", "augment", "distributed", "encoders", "objectives", "surgery", "telemetry", "learner",
+    "aggregators", "fitting", "candidates",
     "metrics", "curves", "truth", "ranking",
-    "synth", "tile", "pretrain", "encode", "train", "predict", "retrieve", "evaluate", "report",
+    "synth", "tile", "pretrain", "encode", "train", "predict", "crossvalidate", "retrieve", "evaluate", "report",
     "recipes", "cli", "__main__",
 ]
 SLOW = {"torch", "timm", "sklearn", "matplotlib", "pandas", "scipy"}

@@ -111,23 +111,46 @@ class EncodeConfig:
 class TrainConfig:
     """How slide models learn from features."""
 
-    task: str = setting("", "label column to learn; empty: the only one")
+    task: str = setting("", "what to learn: label column, or `name:kind(…)`, several with commas; empty: the only column")
     aggregators: tuple[str, ...] = setting(("abmil-gated",), "models to try; the best on validation is kept")
+    options: dict[str, Any] = setting({}, "options of models by their names, as JSON")  # noqa: RUF009 - a copy each
     select: str = setting("loss", "what chooses epoch and model on validation patients", choices=("loss", "auc"))
+    ensemble: int = setting(1, "parts of the patients that take turns as validation; the models of all turns are averaged")
+    seeds: int = setting(1, "models of each turn, averaged")
     epochs: int = setting(100, "most passes over the training slides")
     patience: int = setting(20, "passes without improvement before training ends")
     batch: int = setting(16, "slides a step")
+    cells: int = setting(262_144, "most cells in memory at a time; a step is divided, its gradient is the same")
     learning_rate: float = setting(3e-4, "learning rate (AdamW)")
     weight_decay: float = setting(1e-3, "weight decay (AdamW)")
     dropout: float = setting(0.25, "share of features dropped in training")
+    loss: str = setting("cross-entropy", "how wrong answers count", choices=("cross-entropy", "focal", "asymmetric"))
+    balance: str = setting("weights", "how rare classes come to count alike", choices=("weights", "sampling", "none"))
+    sensitivity: float | None = setting(None, "share of positive patients that must be called; sets the threshold")
+    specificity: float | None = setting(None, "share of negative patients not to be called; what lies between is for review")
+    confidence: float = setting(0.95, "how sure the two have to be, for `--guarantee exact`")
+    guarantee: str = setting("exact", "with that confidence, or on average", choices=("exact", "expected"))
+    calibration: float = setting(0.5, "share of validation patients set aside for the threshold, if one is asked for")
+    temperature: bool = setting(False, "fit a temperature on validation slides, so that probabilities mean what they say")
+    precision: str = setting("auto", "arithmetic of the training", choices=("auto", "float32", "bfloat16"))
+    device: str = setting("auto", "cpu, cuda, cuda:1; auto takes CUDA if there is one", identity=False)
     seed: int = setting(0, "same seed, same model")
+
+
+@dataclass(frozen=True)
+class CrossvalidateConfig(TrainConfig):
+    """How slide models are judged where there are too few slides for one test set; and all of `TrainConfig`."""
+
+    folds: int = setting(5, "parts of the patients, each of them the test patients of one training")
+    site: str = setting("", "column of the site (hospital, scanner): no site is then tested in two folds; empty: not looked at")
+    validation: float = setting(0.2, "share of the other patients on which models are chosen")
 
 
 @dataclass(frozen=True)
 class PredictConfig:
     """How slides are scored."""
 
-    threshold: float = setting(0.5, "probability from which a slide is called positive")
+    threshold: float | None = setting(None, "probability from which a slide is called positive; empty: the model's, else 0.5")
 
 
 @dataclass(frozen=True)
@@ -147,6 +170,8 @@ class EvaluateConfig:
     truth_normal: str = setting("0", "value of that column which means a normal cell; any other is a witness")
     draws: int = setting(1000, "bootstrap draws over patients")
     confidence: float = setting(0.95, "coverage of the intervals")
+    at_specificity: float = setting(0.9, "specificity at which the sensitivity is also told")
+    at_sensitivity: float = setting(0.95, "sensitivity at which the specificity is also told")
     seed: int = setting(0, "same seed, same intervals")
 
 

@@ -7,7 +7,17 @@ import numpy as np
 from jaxtyping import Float
 from sklearn import metrics as sklearn
 
-from milscope.metrics import Bootstrap, SlideScores, Thresholds, bounds, mean_curve, resample, thresholds
+from milscope.metrics import (
+    Bootstrap,
+    SlideScores,
+    Thresholds,
+    bins_for,
+    bounds,
+    mean_curve,
+    reliability,
+    resample,
+    thresholds,
+)
 
 GRID = np.linspace(0, 1, 101)
 """Where the bands of the slide curves are told: false positive rates, recalls."""
@@ -15,11 +25,11 @@ BINS = 20
 
 
 def slide_curves(scores: SlideScores, bootstrap: Bootstrap) -> dict[str, Any]:
-    """Receiver operating and precision-recall points with bands, confusion, and a histogram of probabilities.
+    """Receiver operating and precision-recall points and calibration with bands, confusion, histogram of probabilities.
 
     With one class only, the two curves are None: they do not exist.
     """
-    labels, probabilities, called, _ = scores
+    labels, probabilities, called = scores[:3]
     both = 0 < labels.sum() < len(labels)
     edges = np.linspace(0, 1, BINS + 1)
     histogram = {
@@ -34,6 +44,7 @@ def slide_curves(scores: SlideScores, bootstrap: Bootstrap) -> dict[str, Any]:
             "false_positive": int((~labels & called).sum()), "true_negative": int((~labels & ~called).sum()),
         },
         "histogram": {"edges": edges.tolist(), **histogram},
+        "calibration": _calibration(scores, bootstrap),
     }
 
 
@@ -62,6 +73,17 @@ def _precision_recall(scores: SlideScores, bootstrap: Bootstrap) -> dict[str, An
         "prevalence": float(scores.labels.mean()),
         "band": {"recall": GRID[1:].tolist(), **_band(scores, bootstrap, _precision_at)},
     }
+
+
+def _calibration(scores: SlideScores, bootstrap: Bootstrap) -> dict[str, Any]:
+    """Mean probability and share of positive slides in bins of equal mass; the band is of the share, bin by bin."""
+    labels, probabilities, bins = scores.labels[None].astype(float), scores.probabilities, bins_for(len(scores.labels))
+    told, found = reliability(probabilities, labels, np.ones((1, len(probabilities))), bins)
+    blocks = resample(scores.patients, scores.labels, bootstrap)
+    drawn = np.concatenate([reliability(probabilities, labels, weights, bins).found for weights in blocks])
+    limits = [bounds(column, bootstrap.confidence) for column in drawn.T]
+    return {"probability": told[0].tolist(), "share": found[0].tolist(), "low": [low for low, _ in limits],
+            "high": [high for _, high in limits]}
 
 
 def _band(

@@ -13,7 +13,8 @@ from jaxtyping import Float, UInt8
 
 from milscope.augment import centre
 from milscope.configs import EncodeConfig
-from milscope.encoders import Encoder, choose_device, choose_precision, load_encoder, mixed_precision
+from milscope.devices import choose_device, choose_precision, mixed_precision
+from milscope.encoders import Encoder, load_encoder
 from milscope.progress import progress
 from milscope.store import CellStore, Stage, read_manifest, write_features
 from milscope.types import refuse

@@ -1,26 +1,27 @@
 """Fits one aggregator: epochs of packed bags, the best of them on validation slides, early stopping, exact resume."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, TypedDict
 
 import torch
 from jaxtyping import Float, Int
-from sklearn.metrics import roc_auc_score
 from torch import Tensor
-from torch.nn import functional
 
-from milscope.aggregators import aggregator_class
+from milscope.aggregators import Aggregated, Aggregator, Targets, aggregator_class
 from milscope.checkpoints import optimizer_tensors, restore_optimizer, step_seed
 from milscope.configs import TrainConfig
-from milscope.store import Bags
+from milscope.devices import choose_device, choose_precision, mixed_precision
+from milscope.store import Bags, Scale
+from milscope.tasks import JointLoss, Questions, mean_measure, sampling_weights
+from milscope.types import refuse
 
 
-class Cohort(NamedTuple):
-    """Slides with labels."""
+class Slides(NamedTuple):
+    """All slides there are to learn from and to choose with; their features are standardised."""
 
     bags: Bags
-    labels: Int[Tensor, " slide"]
+    targets: Float[Tensor, "slide column"]
 
 
 class Row(TypedDict):
@@ -31,33 +32,85 @@ class Row(TypedDict):
     train_loss: float
     validation_loss: float
     validation_auc: float
+    """The mean over tasks of their measures (AUC, or what stands for it)."""
     learning_rate: float
     """Of the epoch's first step."""
+
+
+class Lesson(NamedTuple):
+    """What there is to learn."""
+
+    slides: Slides
+    train: Int[Tensor, " trained"]
+    """Numbers of the slides to learn from."""
+    validation: Int[Tensor, " held"]
+    """Numbers of the slides that choose epoch and model."""
+    questions: Questions
+    scale: Scale
+    """By which the features were standardised."""
+
+
+class Computer(NamedTuple):
+    """Where it is computed, in which arithmetic, and on how many cells at a time."""
+
+    device: torch.device
+    precision: torch.dtype
+    cells: int
+
+    @classmethod
+    def of(cls, config: TrainConfig) -> "Computer":
+        """The one that the settings ask for."""
+        device = choose_device(config.device)
+        return cls(device, choose_precision(config.precision, device), config.cells)
+
+    def look(self, model: Aggregator, bags: Bags, targets: Targets | None = None) -> Aggregated:
+        """What a model says of standardised slides."""
+        with mixed_precision(self.device, self.precision):
+            return model.aggregate(Bags(bags.features.to(self.device), bags.offsets.to(self.device)), targets)
+
+    def groups(self, slides: Int[Tensor, " slide"], bags: Bags) -> Iterator[Int[Tensor, " group"]]:
+        """Slides in their order, in groups of at most so many cells; a slide with more is a group of its own."""
+        start, held = 0, 0
+        for place, length in enumerate(bags.lengths[slides].tolist()):
+            if held and held + length > self.cells:
+                yield slides[start:place]
+                start, held = place, 0
+            held += length
+        yield slides[start:]
+
+    @torch.no_grad()
+    def answer(self, model: Aggregator, bags: Bags, slides: Int[Tensor, " slide"]) -> Float[Tensor, "slide logit"]:
+        """The logits of some of the slides."""
+        model.eval().to(self.device)
+        return torch.cat([self.look(model, bags.select(group)).logits.float().cpu() for group in self.groups(slides, bags)])
 
 
 class Fit:
     """One aggregator on its way: `run_epoch` until `finished`; between two epochs it can be saved and restored.
 
-    The loss is the cross-entropy with classes weighted so that each counts alike, plus the aggregator's penalty.
-    Everything random in a step follows from the seed, the aggregator's name, the epoch and the step.
+    The loss is the mean of the tasks' losses plus the aggregator's penalty. Everything random in a step follows from the
+    seed, the aggregator's name, the epoch and the step. A step's slides go through in groups of at most `cells` cells,
+    whose gradients are added: the same step, in bounded memory.
 
     Args:
         name: Which aggregator.
-        train: The slides it learns from.
-        validation: The slides that choose the epoch.
+        lesson: What there is to learn.
         config: The settings.
     """
 
-    def __init__(self, name: str, train: Cohort, validation: Cohort, config: TrainConfig) -> None:
-        self.name, self.train, self.validation, self.config = name, train, validation, config
+    def __init__(self, name: str, lesson: Lesson, config: TrainConfig) -> None:
+        self.name, self.lesson, self.config = name, lesson, config
+        self.questions, self.computer = lesson.questions, Computer.of(config)
         self.log: list[Row] = []
         self.best: Row | None = None
         self.best_weights: dict[str, Tensor] = {}
-        self.class_weights = len(train.labels) / (2 * train.labels.bincount(minlength=2))
+        self.loss = JointLoss.of(self.questions, lesson.slides.targets[lesson.train], config.loss,
+                                 weighted=config.balance == "weights")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self._seed())
-            self.model = aggregator_class(name)(train.bags.features.shape[1], 2, config.dropout)
-        self.model.fit_scale(train.bags.features)
+            self.model = new_aggregator(name, lesson, config)
+        self.model.set_scale(lesson.scale)
+        self.model.to(self.computer.device)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), config.learning_rate,
                                            weight_decay=config.weight_decay)
 
@@ -70,7 +123,7 @@ class Fit:
     def run_epoch(self) -> None:
         """One pass over the training slides, then the measures on the validation slides."""
         epoch = len(self.log) + 1
-        order = torch.randperm(self.train.bags.n_slides, generator=torch.Generator().manual_seed(self._seed(epoch)))
+        order = self._order(torch.Generator().manual_seed(self._seed(epoch)))
         batches = order.split(self.config.batch)
         self.model.train()
         total = 0.0
@@ -84,7 +137,7 @@ class Fit:
         select = self.config.select
         if math.isfinite(loss) and (self.best is None or merit(row, select) > merit(self.best, select)):
             self.best = row
-            self.best_weights = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+            self.best_weights = {name: tensor.detach().cpu().clone() for name, tensor in self.model.state_dict().items()}
 
     def save(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """All that `restore` needs: tensors, and plain values."""
@@ -99,29 +152,40 @@ class Fit:
         self.model.load_state_dict(unprefixed("model.", tensors))
         restore_optimizer(self.optimizer, tensors)
 
+    def _order(self, chance: torch.Generator) -> Int[Tensor, " drawn"]:
+        own = self.lesson.train
+        if self.config.balance != "sampling":
+            return own[torch.randperm(len(own), generator=chance)]
+        weights = sampling_weights(self.questions, self.lesson.slides.targets[own])
+        return own[torch.multinomial(weights, len(own), replacement=True, generator=chance)]
+
     def _step(self, slides: Int[Tensor, " slide"], rate: float, seed: int) -> float:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            found = self.model(self.train.bags.select(slides))
-        loss = self._loss(found.logits, self.train.labels[slides]).mean() + found.penalty
         self.optimizer.zero_grad()
-        loss.backward()
+        total, computer, (bags, labels) = 0.0, self.computer, self.lesson.slides
+        with torch.random.fork_rng(devices=[computer.device] if computer.device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            for group in computer.groups(slides, bags):
+                targets = labels[group].to(computer.device)
+                found = computer.look(self.model, bags.select(group), self.questions.membership(targets))
+                loss = (self._loss(found, targets) + found.penalty * len(group)) / len(slides)
+                loss.backward()
+                total += loss.item()
         self.optimizer.step()
-        return loss.item()
+        return total
 
-    @torch.no_grad()
+    def _loss(self, found: Aggregated, targets: Float[Tensor, "slide column"]) -> Float[Tensor, ""]:
+        """The sum over slides; where several streams of logits are trained, the mean of theirs."""
+        streams = [found.logits] if found.streams is None else list(found.streams)
+        return torch.stack([self.loss(logits.float(), targets) for logits in streams]).mean()
+
     def _validate(self) -> tuple[float, float]:
-        self.model.eval()
-        groups = torch.arange(self.validation.bags.n_slides).split(self.config.batch)
-        logits = torch.cat([self.model(self.validation.bags.select(group)).logits for group in groups])
-        loss = self._loss(logits, self.validation.labels).mean().item()
-        margin = (logits[:, 1] - logits[:, 0]).nan_to_num()
-        return loss, float(roc_auc_score(self.validation.labels.numpy(), margin.numpy()))
-
-    def _loss(self, logits: Float[Tensor, "slide 2"], labels: Int[Tensor, " slide"]) -> Float[Tensor, " slide"]:
-        return functional.cross_entropy(logits, labels, reduction="none") * self.class_weights[labels]
+        slides = self.lesson.slides
+        logits = self.computer.answer(self.model, slides.bags, self.lesson.validation)
+        targets = slides.targets[self.lesson.validation]
+        measures = self.questions.measures(logits, targets)
+        return (self.loss(logits, targets) / len(targets)).item(), mean_measure(list(measures.values()))
 
     def _learning_rate(self, epochs_done: float) -> float:
         return self.config.learning_rate * (1 + math.cos(math.pi * epochs_done / self.config.epochs)) / 2
@@ -133,6 +197,19 @@ class Fit:
 def merit(row: Row, select: str) -> tuple[float, float]:
     """What is compared, the larger the better: the loss, or the AUC and among equal ones the loss."""
     return (0.0 if select == "loss" else row["validation_auc"], -row["validation_loss"])
+
+
+def new_aggregator(name: str, lesson: Lesson, config: TrainConfig) -> Aggregator:
+    """An untrained aggregator of that name, with the options of the settings.
+
+    Raises:
+        InputError: If it does not take them.
+    """
+    options = config.options.get(name, {})
+    try:
+        return aggregator_class(name)(len(lesson.scale.mean), lesson.questions.outputs, config.dropout, **options)
+    except TypeError as error:
+        raise refuse("options", f"what `{name}` takes", f"{options} ({error})", "Correct them.") from error
 
 
 def unprefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,6 +1,6 @@
-"""Prediction: the probability of every slide, and for each of its cells the attention and the evidence."""
+"""Prediction: what the model says of every slide and patient, and for each cell the attention and the evidence."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,11 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from jaxtyping import Float
-from scipy.special import expit
+from scipy.special import expit, logit
 from torch import Tensor
 
 from milscope.aggregators import Aggregator
 from milscope.configs import PredictConfig
+from milscope.operating import Band
 from milscope.progress import progress
 from milscope.slides import read_slides
 from milscope.store import (
@@ -24,20 +25,21 @@ from milscope.store import (
     cells_alone,
     feature_slides,
     fingerprint,
+    open_features,
     read_cells,
     read_features,
     read_manifest,
     write_text,
 )
-from milscope.train import load_model
+from milscope.tasks import Graded, Questions, Survival, Task
+from milscope.train import Model, load_model
 from milscope.types import refuse
 
 CHUNK = 8192
 """Cells scored alone at a time."""
-CELL_SCHEMA = pa.schema([
-    ("slide", pa.string()), ("cell", pa.string()), *((name, pa.float64()) for name in ("x", "y", "width", "height")),
-    ("attention", pa.float32()), ("evidence", pa.float32()),
-])
+ROUNDING = 1e-12
+"""Share of a logit that is lost when a probability is turned into it."""
+PLACES = ("x", "y", "width", "height")
 
 
 class Predicted(NamedTuple):
@@ -52,65 +54,83 @@ def predict(
     features: Path | str, model: Path | str, out: Path | str,
     slides: Path | str | pd.DataFrame | None = None, config: PredictConfig | None = None,
 ) -> Predicted:
-    """Scores slides and their cells with a trained model.
+    """Scores slides, patients and cells with a trained model.
 
     Args:
         features: A `features` artifact of the encoder that the model was trained with.
         model: A `model` artifact (`train`).
-        out: Directory of the scores: slides.csv, and cells.parquet with the cells in the order of their features.
-        slides: The slide table; its slides are scored, and patient, split and label are copied into slides.csv, where
-            otherwise the label and split are empty and every slide is its own patient. None: all slides with features.
+        out: Directory of the scores: slides.csv and patients.csv of the main task, tasks/<task>.csv of each, and
+            cells.parquet with the cells in the order of their features.
+        slides: The slide table; its slides are scored, and patient, split and labels are copied, where otherwise labels
+            and split are empty and every slide is its own patient. None: all slides with features.
         config: Settings; the defaults of `PredictConfig` if None.
 
     Raises:
         InputError: If the features are another encoder's, the threshold is no probability, or no slide can be scored.
     """
     config = config or PredictConfig()
-    if not 0 <= config.threshold <= 1:
+    if config.threshold is not None and not 0 <= config.threshold <= 1:
         raise refuse("threshold", "a probability, from 0 to 1", config.threshold, "Correct it.")
-    origin, trained = read_manifest(Path(features), "features"), read_manifest(Path(model), "model")
-    aggregator, record = load_model(model)
-    _check_encoder(origin, record)
-    table, missing = _table(Path(features), slides, record["task"])
+    origin, trained = open_features(Path(features)), read_manifest(Path(model), "model")
+    loaded = load_model(model)
+    _check_encoder(origin, loaded.record)
+    table, missing = _table(Path(features), slides, loaded.questions)
     inputs = {"features": origin.fingerprint, "model": trained.fingerprint, "slides": fingerprint(table.to_dict("list"))}
     with Stage(Path(out), "scores", config, inputs, trained.patients) as stage:
         if not stage.done:
-            scores, odd = _score(Path(features), aggregator, table, stage.work / "cells.parquet")
-            _write_slides(table, scores, config.threshold, stage.work / "slides.csv")
-            stage.summary.update(task=record["task"], threshold=config.threshold, aggregator=record["aggregator"],
-                                 **_summary(scores, config.threshold, missing, odd))
+            bands = {task.name: _band(task, loaded, config.threshold) for task in loaded.questions.tasks}
+            logits, odd = _score(Path(features), loaded, table["slide"].tolist(), stage.work / "cells.parquet")
+            told = _write_slides(table, logits, loaded.questions, bands, stage.work)
+            stage.summary.update(task=loaded.record["task"], threshold=_threshold(loaded, config),
+                                 tasks=[task.describe() for task in loaded.questions.tasks],
+                                 aggregator=loaded.record["aggregator"], **_summary(told, missing, odd))
     found = stage.manifest.summary
     return Predicted(Path(out), found["slides"], found["positives"])
 
 
 @torch.inference_mode()
-def cell_evidence(aggregator: Aggregator, features: Float[Tensor, "cell feature"]) -> Float[Tensor, " cell"]:
-    """The evidence of each cell: the logit of the positive class minus that of the negative, were it alone on a slide.
+def cell_logits(aggregator: Aggregator, features: Float[Tensor, "cell feature"]) -> Float[Tensor, "cell logit"]:
+    """The logits of each cell, were it alone on a slide: the suspicion in them is its evidence.
 
-    It is comparable between slides and between aggregators, which attention is not. Memory is bounded: cells are
-    scored a few thousand at a time.
+    It is comparable between slides and between aggregators, which attention is not. Memory is bounded: cells are scored a
+    few thousand at a time.
     """
-    parts = [aggregator(cells_alone(rows)).logits for rows in features.split(CHUNK)]
-    return torch.cat([logits[:, 1] - logits[:, 0] for logits in parts])
+    return torch.cat([aggregator(cells_alone(rows)).logits for rows in features.split(CHUNK)])
 
 
-def _check_encoder(origin: Manifest, record: dict[str, Any]) -> None:
+def _band(task: Task, model: Model, threshold: float | None) -> Band:
+    """Where decisions change, on the logit: as asked for, else as frozen in the model, else at a probability of one half."""
+    if threshold is not None:
+        edge = float(logit(threshold))
+        edge -= ROUNDING * max(1.0, abs(edge))
+        return Band(edge, edge)
+    return model.operating[task.name].band if task.name in model.operating else Band(0.0, 0.0)
+
+
+def _threshold(model: Model, config: PredictConfig) -> float:
+    """The probability from which slides are called positive for the main task."""
+    band = _band(model.questions.tasks[0], model, None)
+    return float(expit(band.lower)) if config.threshold is None else config.threshold
+
+
+def _check_encoder(origin: Manifest, record: Mapping[str, Any]) -> None:
     if origin.inputs.get("encoder", "") != record["encoder"]:
         raise refuse("features", f"of encoder {record['encoder']}, with which the model was trained",
                      f"features of encoder {origin.inputs.get('encoder', '')}",
                      "Encode the cells with the model's encoder, or train a model on these features.")
 
 
-def _table(features: Path, slides: Path | str | pd.DataFrame | None, task: str) -> tuple[pd.DataFrame, list[str]]:
-    """slide, patient, split and label ("", "0" or "1") of the slides to score, and the names of those without features."""
+def _table(features: Path, slides: Path | str | pd.DataFrame | None, questions: Questions) -> tuple[pd.DataFrame, list[str]]:
+    """slide, patient, split and the tasks' columns of the slides to score; the names of those without features."""
     available = feature_slides(features)
+    columns = list(dict.fromkeys(name for task in questions.tasks for name in task.columns))
     if slides is None:
-        frame = pd.DataFrame({"slide": available, "patient": available, "split": "", "label": ""}, dtype=str)
+        frame = pd.DataFrame({"slide": available, "patient": available, "split": ""}, dtype=str)
     else:
         given = read_slides(slides)
-        frame = given[["slide", "patient", "split"]].copy()
-        values = given[task] if task in given else pd.Series(np.nan, index=given.index)
-        frame["label"] = values.map({0.0: "0", 1.0: "1"}).fillna("").astype(str)
+        frame = given[["slide", "patient", "split", *(name for name in columns if name in given)]].copy()
+    frame = frame.assign(**{name: np.nan if task.kind == "binary" else "" for task in questions.tasks
+                            for name in task.columns if name not in frame})
     has = frame["slide"].isin(available)
     missing = frame.loc[~has, "slide"].tolist()
     if not has.any():
@@ -119,22 +139,22 @@ def _table(features: Path, slides: Path | str | pd.DataFrame | None, task: str) 
     return frame[has].reset_index(drop=True), missing
 
 
-def _score(
-    features: Path, aggregator: Aggregator, table: pd.DataFrame, cells: Path
-) -> tuple[dict[str, float], dict[str, str]]:
+def _score(features: Path, model: Model, slides: list[str], cells: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Writes the cells' scores, one row group per slide; gives the slides' logits, and why a slide has none."""
-    logits, odd = {}, {}
-    with pq.ParquetWriter(cells, CELL_SCHEMA) as writer, progress("predict", len(table), "slides") as advance:
-        for slide, bags in _bags(features, table["slide"].tolist()):
+    logits: dict[str, Tensor] = {}
+    odd: dict[str, str] = {}
+    schema = _schema(model.questions)
+    with pq.ParquetWriter(cells, schema) as writer, progress("predict", len(slides), "slides") as advance:
+        for slide, bags in _bags(features, slides):
             advance(1)
             if len(bags.features) == 0:
                 odd[slide] = "no cells"
             elif not torch.isfinite(bags.features).all():
                 odd[slide] = "features that are not finite"
             else:
-                logits[slide], frame = _score_slide(aggregator, bags, read_cells(features, slide))
-                frame.insert(0, "slide", slide)
-                writer.write_table(pa.Table.from_pandas(frame, CELL_SCHEMA, preserve_index=False))
+                logits[slide], columns = _score_slide(model, bags)
+                frame = read_cells(features, slide).assign(slide=slide, **columns)
+                writer.write_table(pa.Table.from_pandas(frame[schema.names], schema, preserve_index=False))
     if not logits:
         raise refuse("features", "of at least one slide with cells and finite features", f"none ({next(iter(odd.values()))})",
                      "Encode the slides again.")
@@ -146,27 +166,80 @@ def _bags(features: Path, slides: list[str]) -> Iterator[tuple[str, Bags]]:
         yield slide, read_features(features, [slide])
 
 
+def _schema(questions: Questions) -> pa.Schema:
+    scores = [name for place, task in enumerate(questions.tasks) for name in _cell_columns(place, task)]
+    return pa.schema([("slide", pa.string()), ("cell", pa.string()), *((name, pa.float64()) for name in PLACES),
+                      *((name, pa.float32()) for name in scores)])
+
+
+def _cell_columns(place: int, task: Task) -> tuple[str, str]:
+    """Those of the main task have the plain names."""
+    return ("attention", "evidence") if place == 0 else (f"attention:{task.name}", f"evidence:{task.name}")
+
+
 @torch.inference_mode()
-def _score_slide(aggregator: Aggregator, bags: Bags, cells: pd.DataFrame) -> tuple[float, pd.DataFrame]:
-    found = aggregator(bags)
-    logit = (found.logits[0, 1].double() - found.logits[0, 0].double()).item()
-    evidence = cell_evidence(aggregator, bags.features)
-    return logit, cells.assign(attention=found.attention[:, 1].numpy(), evidence=evidence.numpy())
+def _score_slide(model: Model, bags: Bags) -> tuple[Float[Tensor, " logit"], dict[str, Float[np.ndarray, " cell"]]]:
+    found = model.aggregator(bags)
+    alone = cell_logits(model.aggregator, bags.features)
+    columns: dict[str, Float[np.ndarray, " cell"]] = {}
+    shares = zip(model.questions.tasks, model.questions.logits(found.attention), model.questions.logits(alone), strict=True)
+    for place, (task, attention, logits) in enumerate(shares):
+        names = _cell_columns(place, task)
+        columns |= {names[0]: task.attention(attention).numpy(), names[1]: task.suspicion(logits).numpy()}
+    return found.logits[0], columns
 
 
-def _write_slides(table: pd.DataFrame, scores: dict[str, float], threshold: float, path: Path) -> None:
-    frame = table[table["slide"].isin(scores)].copy()
-    logits = frame["slide"].map(scores).to_numpy(dtype=float)
-    frame["probability"] = expit(logits)
-    frame["logit"] = logits
-    frame["called"] = (frame["probability"] >= threshold).astype(int)
-    write_text(path, frame.to_csv(index=False))
+def _write_slides(table: pd.DataFrame, scored: Mapping[str, Tensor], questions: Questions, bands: Mapping[str, Band],
+                  work: Path) -> pd.DataFrame:
+    """Writes slides.csv, patients.csv and tasks/<task>.csv; gives the first."""
+    table = table[table["slide"].isin(scored)].reset_index(drop=True)
+    logits = torch.stack([scored[slide] for slide in table["slide"]])
+    (work / "tasks").mkdir(exist_ok=True)
+    frames = []
+    for task, own in zip(questions.tasks, questions.logits(logits), strict=True):
+        suspicion = _with_suspicion(task, table, own, bands[task.name])
+        frames.append(suspicion)
+        write_text(work / "tasks" / f"{task.name}.csv", _told(task, table, own, suspicion).to_csv(index=False))
+    columns = ["slide", "patient", "split", "label", "probability", "logit", "called"]
+    write_text(work / "slides.csv", frames[0][columns].to_csv(index=False))
+    write_text(work / "patients.csv", _patients(frames[0], bands[questions.tasks[0].name]).to_csv(index=False))
+    return frames[0]
 
 
-def _summary(scores: dict[str, float], threshold: float, missing: list[str], odd: dict[str, str]) -> dict[str, Any]:
-    positives = int((expit(np.array(list(scores.values()))) >= threshold).sum())
+def _with_suspicion(task: Task, table: pd.DataFrame, logits: Float[Tensor, "slide logit"], band: Band) -> pd.DataFrame:
+    """slide, patient, split, label ("", "0" or "1"), probability, logit, called and decision."""
+    scores = task.suspicion(logits.double()).numpy()
+    known = task.suspicious(task.targets(table)).numpy()
+    frame = table[["slide", "patient", "split"]].copy()
+    frame["label"] = [{0.0: "0", 1.0: "1"}.get(float(value), "") for value in known]
+    return frame.assign(probability=expit(scores), logit=scores, called=(scores >= band.lower).astype(int),
+                        decision=band.decide(scores))
+
+
+def _told(task: Task, table: pd.DataFrame, logits: Float[Tensor, "slide logit"], suspicion: pd.DataFrame) -> pd.DataFrame:
+    """All that is known and said about a task."""
+    frame, targets = table[["slide", "patient", "split"]], task.targets(table)
+    if isinstance(task, Graded):
+        names = [task.classes[int(value)] if value == value else "" for value in targets[:, 0].tolist()]
+        frame = frame.assign(label=names)
+    elif isinstance(task, Survival):
+        frame = frame.assign(time=targets[:, 0].numpy(), event=targets[:, 1].numpy())
+    return pd.concat([frame, task.told(logits), suspicion[["probability", "logit", "called", "decision"]]], axis=1)
+
+
+def _patients(slides: pd.DataFrame, band: Band) -> pd.DataFrame:
+    """One row a patient: the highest of its slides decides; positive if any of them is known to be."""
+    groups = slides.assign(label=pd.to_numeric(slides["label"], errors="coerce")).groupby("patient", sort=True)
+    frame = groups.agg(split=("split", "first"), slides=("slide", "size"), label=("label", "max"),
+                       probability=("probability", "max"), logit=("logit", "max")).reset_index()
+    frame["label"] = frame["label"].map({0.0: "0", 1.0: "1"}).fillna("")
+    return frame.assign(called=(frame["logit"] >= band.lower).astype(int), decision=band.decide(frame["logit"].to_numpy()))
+
+
+def _summary(told: pd.DataFrame, missing: list[str], odd: dict[str, str]) -> dict[str, Any]:
     reasons = dict.fromkeys(missing, "no features") | odd
     return {
-        "slides": len(scores), "positives": positives, "skipped": list(reasons),
+        "slides": len(told), "positives": int(told["called"].sum()), "skipped": list(reasons),
+        "review": int((told["decision"] == "review").sum()),
         "warnings": [f"slide {slide} was not scored: {reason}" for slide, reason in reasons.items()],
     }

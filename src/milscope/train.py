@@ -1,29 +1,42 @@
 """Training: slide models learn from features and slide labels; the best on validation slides is kept."""
 
 import json
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
+from jaxtyping import Bool, Float, Int
 from safetensors.torch import load_file
 from torch import Tensor
 
-from milscope.aggregators import Aggregator, aggregator_class
-from milscope.checkpoints import load_checkpoint, save_checkpoint
+from milscope.aggregators import ENSEMBLE, Aggregator, aggregator_class, restored
+from milscope.candidates import Candidates, Member, candidate_names, rows_of
+from milscope.checkpoints import save_checkpoint
 from milscope.configs import TrainConfig
-from milscope.fitting import Cohort, Fit, Row, merit, unprefixed
+from milscope.fitting import Computer, Lesson, Slides
+from milscope.operating import Operating, operating_point, patients_highest
 from milscope.progress import progress
-from milscope.slides import labels, read_slides
-from milscope.store import Bags, Stage, feature_slides, fingerprint, read_features, read_manifest, write_text
-from milscope.types import SPLITS, Split, refuse
+from milscope.slides import read_slides
+from milscope.split import rotations
+from milscope.store import (
+    Manifest,
+    Packed,
+    Stage,
+    feature_slides,
+    fingerprint,
+    open_features,
+    pack_features,
+    read_features,
+    read_manifest,
+    write_text,
+)
+from milscope.tasks import Answers, Binary, Graded, Questions, Task, described_task, mean_measure, parse_tasks
+from milscope.types import SPLITS, InputError, Split, refuse
 
-CHECKPOINT = "checkpoint.safetensors"
-CHECKPOINT_SECONDS = 2.0
-CLASSES = ("negative", "positive")
 COHORTS: tuple[Split, ...] = ("train", "validation")
 
 
@@ -34,6 +47,18 @@ class Trained(NamedTuple):
     aggregator: str
     validation_loss: float
     validation_auc: float
+    warnings: list[str]
+
+
+class Model(NamedTuple):
+    """A trained slide model, ready to predict."""
+
+    aggregator: Aggregator
+    questions: Questions
+    operating: dict[str, Operating]
+    """The operating point of each task that has one."""
+    record: dict[str, Any]
+    """model.json."""
 
 
 def train(
@@ -42,127 +67,249 @@ def train(
     """Trains every aggregator of the settings on the training slides and keeps the best on the validation slides.
 
     Test slides are neither read nor counted. Slides of the table that have no features are left out and named in the
-    manifest's summary.
+    manifest's summary. With an `ensemble` or several `seeds` the model is the mean of theirs. If a sensitivity is asked for, a
+    share of the validation patients is set aside before anything is learned, and only the threshold is chosen on them.
 
     Args:
-        features: A `features` artifact (`encode`).
+        features: A `features` artifact (`encode`), or a folder of features as other tools write them.
         slides: The slide table with labels and split.
         out: Directory of the model: model.json, model.safetensors, log.csv, candidates.csv.
         config: Settings; the defaults of `TrainConfig` if None.
 
     Raises:
         InputError: If the split is missing, training or validation slides of a class are, an aggregator is unknown,
-            a feature is not finite, or the training diverges.
+            a feature is not finite, there are too few patients for the threshold, or the training diverges.
     """
     config = config or TrainConfig()
     _check(config)
-    origin = read_manifest(Path(features), "features")
-    task, table, missing = _cohort(Path(features), slides, config.task)
-    used = table[["slide", "patient", "split", task]]
-    inputs = {"features": origin.fingerprint, "slides": fingerprint(used.to_dict("list"))}
-    with Stage(Path(out), "model", config, inputs, [*origin.patients, *table["patient"]]) as stage:
+    origin = open_features(Path(features))
+    cohort = _cohort(Path(features), read_slides(slides), config)
+    inputs = {"features": origin.fingerprint, "slides": fingerprint(cohort.used.to_dict("list"))}
+    with Stage(Path(out), "model", config, inputs, [*origin.patients, *cohort.used["patient"]]) as stage:
         if not stage.done:
-            cohorts, empty = _read_cohorts(Path(features), table, task)
-            run = _Training(cohorts, config, stage.work / CHECKPOINT)
-            run.run()
-            run.write(stage.work, {"task": task, "classes": CLASSES, "encoder": origin.inputs.get("encoder", "")})
-            stage.summary.update(task=task, **_summary(run, cohorts, missing, empty))
+            run = _Training(Path(features), cohort, config, stage.work)
+            stage.summary.update(run.run(origin))
     found = stage.manifest.summary
-    return Trained(Path(out), found["aggregator"], found["validation_loss"], found["validation_auc"])
+    return Trained(Path(out), found["aggregator"], found["validation_loss"], found["validation_auc"], found["warnings"])
 
 
-def load_model(directory: Path | str) -> tuple[Aggregator, dict[str, Any]]:
-    """The aggregator of a `model` artifact, ready to predict, and its record (model.json).
+def load_model(directory: Path | str) -> Model:
+    """A `model` artifact, ready to predict.
 
     Raises:
-        InputError: If there is no model, or it is of an aggregator that this milscope does not know.
+        InputError: If there is no model, or it is of an aggregator or task that this milscope does not know.
     """
     directory = Path(directory)
     read_manifest(directory, "model")
     record = json.loads((directory / "model.json").read_text())
-    model = aggregator_class(record["aggregator"])(**record["options"])
-    model.load_state_dict(load_file(directory / "model.safetensors"))
-    return model.eval(), record
+    model = restored(record["aggregator"], record["options"], load_file(directory / "model.safetensors"))
+    tasks = [described_task(each) for each in record["tasks"]] if "tasks" in record else [Binary(record["task"])]
+    operating = {name: Operating(**values) for name, values in record.get("operating", {}).items()}
+    return Model(model, Questions(tuple(tasks)), operating, record)
+
+
+class _Cohort(NamedTuple):
+    """The slides that may be learned from, and those that are set aside for the threshold."""
+
+    table: pd.DataFrame
+    aside: pd.DataFrame
+    questions: Questions
+    missing: list[str]
+    """Slides of the table without features."""
+
+    @property
+    def used(self) -> pd.DataFrame:
+        """What of the slide table the model depends on."""
+        columns = ["slide", "patient", "split", *dict.fromkeys(name for task in self.questions.tasks for name in task.columns)]
+        return pd.concat([self.table, self.aside])[columns]
 
 
 class _Training:
-    """All candidates one after the other, with a checkpoint every few seconds between epochs."""
+    """All members of the model, one after the other, and what follows from their answers."""
 
-    def __init__(self, cohorts: Mapping[str, Cohort], config: TrainConfig, checkpoint: Path) -> None:
-        self.cohorts, self.config, self.checkpoint = cohorts, config, checkpoint
-        self.log: list[Row] = []
-        self.finished: list[Row] = []
-        self.options: dict[str, Any] = {}
-        self.weights: dict[str, Tensor] = {}
+    def __init__(self, features: Path, cohort: _Cohort, config: TrainConfig, work: Path) -> None:
+        self.features, self.cohort, self.config, self.work = features, cohort, config, work
+        self.computer = Computer.of(config)
 
-    @property
-    def best(self) -> Row:
-        """The best epoch of the best candidate; of equal candidates the first."""
-        return max(self.finished, key=lambda row: merit(row, self.config.select))
+    def run(self, origin: Manifest) -> dict[str, Any]:
+        """Writes the model and how it came to be; gives the manifest's summary."""
+        file = self.work / "packed"
+        packed = pack_features(self.features, self.cohort.table["slide"].tolist(), file, self.computer.precision)
+        table = self.cohort.table[self.cohort.table["slide"].isin(packed.slides)].reset_index(drop=True)
+        questions = self.cohort.questions
+        _check_classes(questions, table, [*self.cohort.missing, *packed.empty])
+        slides = Slides(packed.bags, questions.targets(table))
+        lessons = [Lesson(slides, *_places(part, table["slide"]), questions, packed.scale)
+                   for part in _parts(table, questions, self.config)]
+        members = self._members(lessons)
+        held, answers = self._answers(members, lessons, slides)
+        questions = _calibrated(questions, answers, slides.targets, held, self.config)
+        operating, warnings = self._operating(members, questions)
+        summary = _summary(members, questions, answers[held], slides.targets[held])
+        self._write(members, {**summary, **self._record(origin, packed, table), "tasks": [t.describe() for t in questions.tasks],
+                              "operating": {name: each._asdict() for name, each in operating.items()}})
+        file.unlink()
+        counts = {split: table["split"] == split for split in COHORTS}
+        lengths = packed.bags.lengths.numpy()
+        return {**summary, "slides": {split: int(own.sum()) for split, own in counts.items()},
+                "cells": {split: int(lengths[own].sum()) for split, own in counts.items()},
+                "skipped": [*self.cohort.missing, *packed.empty], "warnings": [*_left_out(self.cohort, packed), *warnings]}
 
-    def run(self) -> None:
-        """Trains what a checkpoint does not already hold."""
-        fresh: dict[str, Any] = {"log": [], "finished": [], "options": {}, "fit": None}
-        tensors, state = load_checkpoint(self.checkpoint) or ({}, fresh)
-        self.log, self.finished, self.options = state["log"], state["finished"], state["options"]
-        self.weights = unprefixed("chosen.", tensors)
-        names = list(dict.fromkeys(self.config.aggregators))
-        done = len(self.finished) * self.config.epochs
-        with progress("train", len(names) * self.config.epochs, "epochs", done=done) as advance:
-            for name in names[len(self.finished):]:
-                fit = Fit(name, self.cohorts["train"], self.cohorts["validation"], self.config)
-                if state["fit"] and state["fit"]["name"] == name:
-                    fit.restore(tensors, state["fit"])
-                    advance(len(fit.log))
-                self._run(fit, advance)
-                self._finish(fit)
-                advance(self.config.epochs - len(fit.log))
+    def _members(self, lessons: Sequence[Lesson]) -> dict[int, Member]:
+        """One of each part and seed; the first is of the first part and the seed of the settings."""
+        members: dict[int, Member] = {}
+        epochs = len(candidate_names(self.config)) * self.config.epochs
+        with progress("train", len(lessons) * self.config.seeds * epochs, "epochs") as advance:
+            for seed in range(self.config.seeds):
+                config = replace(self.config, seed=self.config.seed + seed)
+                for lesson in lessons:
+                    number = len(members)
+                    members[number] = Candidates(lesson, config, self.work / f"checkpoint-{number}.safetensors").run(advance)
+        return members
 
-    def write(self, directory: Path, record: Mapping[str, Any]) -> None:
-        """Writes the chosen model and how it was chosen; the checkpoint is of no more use then."""
-        best = self.best
-        model = {"aggregator": best["aggregator"], "options": self.options, **record, "best_epoch": best["epoch"],
-                 "validation_loss": best["validation_loss"], "validation_auc": best["validation_auc"]}
-        save_checkpoint(directory / "model.safetensors", self.weights, {})
-        write_text(directory / "model.json", json.dumps(model, indent=1))
-        write_text(directory / "log.csv", pd.DataFrame(self.log).to_csv(index=False))
-        candidates = pd.DataFrame(self.finished).rename(columns={"epoch": "best_epoch"})
-        candidates["chosen"] = candidates["aggregator"] == best["aggregator"]
-        columns = ["aggregator", "best_epoch", "validation_loss", "validation_auc", "chosen"]
-        write_text(directory / "candidates.csv", candidates[columns].to_csv(index=False))
-        self.checkpoint.unlink(missing_ok=True)
+    def _answers(self, members: Mapping[int, Member], lessons: Sequence[Lesson], slides: Slides,
+                 ) -> tuple[Int[Tensor, " held"], Float[Tensor, "slide logit"]]:
+        """The slides that validated, and the logits of all: the mean over members for which they did, else over the others."""
+        count = slides.bags.n_slides
+        sums, votes = torch.zeros(2, count, members[0].model.classes), torch.zeros(2, count, 1)
+        for number, member in members.items():
+            lesson = lessons[number % len(lessons)]
+            for kind, places in enumerate((lesson.train, lesson.validation)):
+                sums[kind, places] += self.computer.answer(member.model, slides.bags, places)
+                votes[kind, places] += 1
+        held = votes[1, :, 0] > 0
+        return held.nonzero().flatten(), torch.where(held[:, None], sums[1] / votes[1], sums[0] / votes[0])
 
-    def _run(self, fit: Fit, advance: Callable[[int], None]) -> None:
-        saved = time.monotonic()
-        while not fit.finished:
-            fit.run_epoch()
-            advance(1)
-            if time.monotonic() - saved >= CHECKPOINT_SECONDS:
-                self._save(fit)
-                saved = time.monotonic()
+    def _operating(self, members: Mapping[int, Member], questions: Questions) -> tuple[dict[str, Operating], list[str]]:
+        """The operating points of the tasks, from the slides set aside; for all but the main task they may be impossible."""
+        config, found, warnings = self.config, {}, []
+        if config.sensitivity is None:
+            return {}, []
+        model, table = _joined(members), self.cohort.aside
+        logits = score_slides(model, self.features, table["slide"].tolist())
+        for task, answers in zip(questions.tasks, questions.answers(logits, questions.targets(table)), strict=True):
+            scores = task.suspicion(answers.logits).double().numpy()
+            labels = task.suspicious(answers.targets).double().numpy()
+            try:
+                _, highest, positive = patients_highest(table["patient"].tolist(), scores, labels)
+                found[task.name] = operating_point(
+                    highest, positive, config.sensitivity, config.guarantee, confidence=config.confidence,
+                    specificity=config.specificity, temperature=getattr(task, "temperature", 1.0))
+            except InputError as error:
+                if task is questions.tasks[0]:
+                    raise
+                warnings.append(f"task {task.name} has no operating point: {error}")
+        return found, warnings
 
-    def _finish(self, fit: Fit) -> None:
-        if fit.best is None:
-            raise refuse("learning_rate", "low enough for a finite loss", f"{self.config.learning_rate:g}", "Lower it.")
-        self.log = [*self.log, *fit.log]
-        self.finished = [*self.finished, fit.best]
-        if self.best is fit.best:
-            self.options, self.weights = fit.model.options, fit.best_weights
-        self._save(None)
+    def _record(self, origin: Manifest, packed: Packed, table: pd.DataFrame) -> dict[str, Any]:
+        main = self.cohort.questions.tasks[0]
+        patients = sorted({*table["patient"], *self.cohort.aside["patient"]})
+        data = {split: rows for split, rows in [*table.groupby("split"), ("calibration", self.cohort.aside)]}
+        return {
+            "task": main.name, "classes": list(getattr(main, "classes", ())),
+            "encoder": origin.inputs.get("encoder", ""), "encoder_name": origin.summary.get("encoder", ""),
+            "cells": origin.summary.get("tile", {}), "patients_fingerprint": fingerprint(patients),
+            "data": {str(split): _described(rows, self.cohort.questions) for split, rows in data.items() if len(rows)},
+        }
 
-    def _save(self, fit: Fit | None) -> None:
-        tensors, state = fit.save() if fit else ({}, None)
-        chosen = {f"chosen.{name}": tensor for name, tensor in self.weights.items()}
-        save_checkpoint(self.checkpoint, {**tensors, **chosen},
-                        {"log": self.log, "finished": self.finished, "options": self.options, "fit": state})
+    def _write(self, members: Mapping[int, Member], record: Mapping[str, Any]) -> None:
+        """The checkpoints are of no more use then."""
+        model = _joined(members)
+        log, tried = rows_of(members)
+        options = {**model.options}
+        save_checkpoint(self.work / "model.safetensors", model.state_dict(), {})
+        write_text(self.work / "model.json", json.dumps({**record, "options": options}, indent=1))
+        write_text(self.work / "log.csv", _table(log, len(members)).to_csv(index=False))
+        candidates = _table(tried, len(members)).rename(columns={"epoch": "best_epoch"})
+        columns = [name for name in candidates if name not in ("train_loss", "learning_rate")]
+        write_text(self.work / "candidates.csv", candidates[columns].to_csv(index=False))
+        for number in members:
+            (self.work / f"checkpoint-{number}.safetensors").unlink(missing_ok=True)
+
+
+@torch.inference_mode()
+def score_slides(model: Aggregator, features: Path, slides: Sequence[str]) -> Float[Tensor, "slide logit"]:
+    """The logits of slides read one at a time, in float32, as `predict` computes them."""
+    return torch.cat([model(read_features(features, [slide])).logits for slide in slides])
+
+
+def _joined(members: Mapping[int, Member]) -> Aggregator:
+    """The model itself, or the mean of several."""
+    first = members[0].model
+    if len(members) == 1:
+        return first
+    described = [(member.best["aggregator"], member.model.options) for member in members.values()]
+    weights = {f"members.{number}.{name}": tensor for number, member in members.items()
+               for name, tensor in member.model.state_dict().items()}
+    scale = {name: getattr(torch, fill)(len(first.mean)) for name, fill in (("mean", "zeros"), ("deviation", "ones"))}
+    options = {"features": len(first.mean), "classes": first.classes, "members": described}
+    return restored(ENSEMBLE, options, {**scale, **weights})
+
+
+def _calibrated(questions: Questions, answers: Float[Tensor, "slide logit"], targets: Float[Tensor, "slide column"],
+                held: Int[Tensor, " held"], config: TrainConfig) -> Questions:
+    every, some = questions.known(answers, targets), questions.known(answers[held], targets[held])
+    return Questions(tuple(task.calibrated(all_answers, held_answers, temperature=config.temperature)
+                           for (task, all_answers), (_, held_answers) in zip(every, some, strict=True)))
+
+
+def _summary(members: Mapping[int, Member], questions: Questions, answers: Float[Tensor, "slide logit"],
+             targets: Float[Tensor, "slide column"]) -> dict[str, Any]:
+    """Of one model its best epoch, of several their mean loss and the measure of the answers about slides they did not learn."""
+    rows = [member.best for member in members.values()]
+    measures = questions.measures(answers, targets)
+    alone = len(members) == 1
+    return {"aggregator": rows[0]["aggregator"] if alone else ENSEMBLE, "members": [row["aggregator"] for row in rows],
+            "task": questions.tasks[0].name, "best_epoch": rows[0]["epoch"] if alone else [row["epoch"] for row in rows],
+            "validation_loss": sum(row["validation_loss"] for row in rows) / len(rows),
+            "validation_auc": rows[0]["validation_auc"] if alone else mean_measure(list(measures.values())),
+            "validation": measures}
+
+
+def _described(rows: pd.DataFrame, questions: Questions) -> dict[str, Any]:
+    """How many slides, patients, and slides of each class of each task."""
+    found: dict[str, Any] = {"slides": len(rows), "patients": rows["patient"].nunique(), "classes": {}}
+    for task in questions.tasks:
+        targets = task.targets(rows)
+        known = targets[task.known(targets)]
+        if isinstance(task, Graded):
+            counts = known[:, 0].long().bincount(minlength=len(task.classes)).tolist()
+            found["classes"][task.name] = dict(zip(task.classes, counts, strict=True))
+        else:
+            found["classes"][task.name] = {"followed": len(known), "events": int(known[:, 1].sum())}
+    return found
+
+
+def _table(rows: Sequence[Mapping[str, Any]], members: int) -> pd.DataFrame:
+    """Rows as a table; the number of the member is said only if there are several."""
+    table = pd.DataFrame(rows)
+    return table if members > 1 else table.drop(columns="member")
+
+
+def _left_out(cohort: _Cohort, packed: Packed) -> list[str]:
+    notes = [(cohort.missing, "without features"), (packed.empty, "without cells")]
+    return [f"{len(names)} slides {what} were left out of training: {', '.join(names)}" for names, what in notes if names]
+
+
+def _places(part: pd.DataFrame, slides: pd.Series) -> tuple[Int[Tensor, " train"], Int[Tensor, " validation"]]:
+    """Where the training and the validation slides of one rotation are among all."""
+    split = part.set_index("slide")["split"].reindex(slides).to_numpy()
+    train, validation = (torch.from_numpy(np.flatnonzero(split == name)) for name in COHORTS)
+    return train, validation
+
+
+def _parts(table: pd.DataFrame, questions: Questions, config: TrainConfig) -> list[pd.DataFrame]:
+    """The table once for each part that validates, stratified by class or by event."""
+    strata = dict.fromkeys(task.columns[-1] for task in questions.tasks)
+    return [table] if config.ensemble == 1 else rotations(table, config.ensemble, seed=config.seed, task=",".join(strata))
 
 
 def _check(config: TrainConfig) -> None:
     if not config.aggregators:
         raise refuse("aggregators", "at least one name", "none", "Name one, such as `abmil-gated`.")
-    for name in config.aggregators:
+    for name in (*config.aggregators, *config.options):
         aggregator_class(name)
-    for name in ("epochs", "patience", "batch"):
+    for name in ("epochs", "patience", "batch", "cells", "ensemble", "seeds"):
         if getattr(config, name) < 1:
             raise refuse(name, "at least 1", getattr(config, name), "Correct it.")
     if not config.learning_rate > 0:
@@ -171,64 +318,49 @@ def _check(config: TrainConfig) -> None:
         raise refuse("weight_decay", "at least 0", config.weight_decay, "Correct it.")
     if not 0 <= config.dropout < 1:
         raise refuse("dropout", "at least 0 and below 1", config.dropout, "Correct it.")
+    if config.sensitivity is None and config.specificity is not None:
+        raise refuse("specificity", "given with `sensitivity`", config.specificity, "Give both, or `sensitivity` alone.")
+    for name in ("sensitivity", "specificity", "confidence", "calibration"):
+        value = getattr(config, name)
+        if value is not None and not 0 < value < 1:
+            raise refuse(name, "between 0 and 1", value, "Correct it.")
 
 
-def _cohort(features: Path, slides: Path | str | pd.DataFrame, task: str) -> tuple[str, pd.DataFrame, list[str]]:
-    """The task, the labelled training and validation slides that have features, and the names of those that have none."""
-    task, table = labels(read_slides(slides), task)
-    if not table["split"].isin(SPLITS).any():
+def _cohort(features: Path, frame: pd.DataFrame, config: TrainConfig) -> _Cohort:
+    """The labelled training and validation slides that have features, divided if a threshold is asked for."""
+    questions = Questions(tuple(parse_tasks(config.task, frame)))
+    if not frame["split"].isin(SPLITS).any():
         raise refuse("split", "train, validation or test for the slides", "an empty column",
                      "Run `milscope split`, or add the column.")
-    table = table[table["split"].isin(COHORTS)]
+    labelled = [frame[list(task.columns)].replace("", np.nan).notna().all(axis=1) for task in questions.tasks]
+    table = frame[frame["split"].isin(COHORTS) & np.logical_or.reduce(labelled)]
     has = table["slide"].isin(feature_slides(features))
     missing = table.loc[~has, "slide"].tolist()
     table = table[has].sort_values("slide").reset_index(drop=True)
-    _check_classes(table, task, missing)
-    return task, table, missing
+    _check_classes(questions, table, missing)
+    questions = Questions(tuple(task.fitted(table[table["split"] == "train"]) for task in questions.tasks))
+    aside = np.zeros(len(table), dtype=bool)
+    if config.sensitivity is not None:
+        aside = _set_aside(table, questions.tasks[0], config.calibration, config.seed)
+    return _Cohort(table[~aside].reset_index(drop=True), table[aside].reset_index(drop=True), questions, missing)
 
 
-def _check_classes(table: pd.DataFrame, task: str, left_out: Sequence[str]) -> None:
+def _check_classes(questions: Questions, table: pd.DataFrame, left_out: Sequence[str]) -> None:
     for split in COHORTS:
-        counts = table.loc[table["split"] == split, task].value_counts()
-        for value, name in enumerate(CLASSES):
-            if not counts.get(value):
-                also = f" ({len(left_out)} slides have no features)" if left_out else ""
-                raise refuse(f"{split} slides", f"of both classes of `{task}`", f"no {name} one{also}",
-                             "Divide the slides again with `milscope split`, or add slides.")
+        for task in questions.tasks:
+            try:
+                task.fitted(table[table["split"] == split], split)
+            except InputError as error:
+                raise InputError(f"{error} {len(left_out)} slides have no features." if left_out else str(error)) from error
 
 
-def _read_cohorts(features: Path, table: pd.DataFrame, task: str) -> tuple[dict[str, Cohort], list[str]]:
-    """The packed slides and labels of each cohort, and the names of slides without any cell, which are left out."""
-    cohorts, empty = {}, []
-    for split in COHORTS:
-        rows = table[table["split"] == split]
-        bags = read_features(features, rows["slide"].tolist())
-        _check_finite(bags, rows["slide"].tolist())
-        filled = bags.lengths > 0
-        if not filled.all():
-            empty += rows.loc[~filled.numpy(), "slide"].tolist()
-            bags, rows = bags.select(filled.nonzero().flatten()), rows[filled.numpy()]
-        cohorts[split] = Cohort(bags, torch.from_numpy(rows[task].to_numpy().astype(np.int64)))
-    _check_classes(table[~table["slide"].isin(empty)], task, empty)
-    return cohorts, empty
-
-
-def _check_finite(bags: Bags, slides: Sequence[str]) -> None:
-    wrong = ~torch.isfinite(bags.features).all(1)
-    if wrong.any():
-        slide = slides[int(bags.owner[wrong][0])]
-        raise refuse("features", "finite", f"nan or inf in {int(wrong.sum())} cells, first in slide `{slide}`",
-                     "Encode that slide again.")
-
-
-def _summary(run: _Training, cohorts: Mapping[str, Cohort], missing: Sequence[str], empty: Sequence[str]) -> dict[str, Any]:
-    notes = [(missing, "without features"), (empty, "without cells")]
-    return {
-        "aggregator": run.best["aggregator"], "best_epoch": run.best["epoch"],
-        "validation_loss": run.best["validation_loss"], "validation_auc": run.best["validation_auc"],
-        "slides": {split: cohort.bags.n_slides for split, cohort in cohorts.items()},
-        "cells": {split: len(cohort.bags.features) for split, cohort in cohorts.items()},
-        "skipped": [*missing, *empty],
-        "warnings": [f"{len(names)} slides {what} were left out of training: {', '.join(names)}"
-                     for names, what in notes if names],
-    }
+def _set_aside(table: pd.DataFrame, task: Task, share: float, seed: int) -> Bool[np.ndarray, " slide"]:
+    """Which slides are those of the validation patients for the threshold: that share of the positive and of the others."""
+    suspicious = task.suspicious(task.targets(table)).numpy() == 1
+    held = table["split"].to_numpy() == "validation"
+    positive = set(table.loc[held & suspicious, "patient"])
+    chosen: set[str] = set()
+    for group in (sorted(positive), sorted(set(table.loc[held, "patient"]) - positive)):
+        order = np.random.default_rng([seed, len(group)]).permutation(len(group))
+        chosen.update(group[place] for place in order[: round(share * len(group))])
+    return held & table["patient"].isin(chosen).to_numpy()

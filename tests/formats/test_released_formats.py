@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 
 from milscope import CellStore, load_encoder, load_model
 from milscope.encode import encode_cells
-from milscope.predict import cell_evidence
+from milscope.predict import cell_logits
 from milscope.store import feature_slides, read_cells, read_features, read_manifest
 
 V1 = Path(__file__).parent / "v1"
@@ -68,7 +68,7 @@ def test_features() -> None:
 
 
 def test_the_model_gives_the_scores_that_were_stored() -> None:
-    model, record = load_model(V1 / "model")
+    model, questions, _, record = load_model(V1 / "model")
     assert (record["aggregator"], record["task"], record["classes"]) == ("abmil-gated", "abnormal", ["negative", "positive"])
     assert record["encoder"] == read_manifest(V1 / "encoder", "encoder").fingerprint
     bags = read_features(V1 / "features", SLIDES)
@@ -78,7 +78,7 @@ def test_the_model_gives_the_scores_that_were_stored() -> None:
     cells = pd.read_parquet(V1 / "scores/cells.parquet")
     np.testing.assert_allclose((found.logits[:, 1] - found.logits[:, 0]).numpy(), scores["logit"], atol=1e-5)
     np.testing.assert_allclose(found.attention[:, 1].numpy(), cells["attention"], atol=1e-6)
-    np.testing.assert_allclose(cell_evidence(model, bags.features).numpy(), cells["evidence"], atol=1e-5)
+    np.testing.assert_allclose(questions.tasks[0].suspicion(cell_logits(model, bags.features)).numpy(), cells["evidence"], atol=1e-5)
 
 
 def test_cells_with_pyarrow_and_pandas_alone() -> None:

@@ -48,6 +48,16 @@ def test_confusion_and_histogram_count_every_slide():
     assert sum(curves["histogram"]["positive"]) == sum(curves["histogram"]["negative"]) == 30
 
 
+def test_calibration_points_are_means_of_bins_and_lie_in_their_band():
+    given = scores(64)
+    curve = slide_curves(given, Bootstrap(200))["calibration"]
+    parts = np.argsort(given.probabilities).reshape(4, 16)
+    assert curve["probability"] == pytest.approx(given.probabilities[parts].mean(1))
+    assert curve["share"] == pytest.approx(given.labels[parts].mean(1))
+    assert all(low <= share <= high for share, low, high in zip(curve["share"], curve["low"], curve["high"], strict=True))
+    assert curve["low"] != curve["high"]
+
+
 def test_one_class_has_no_curve():
     given = scores()._replace(labels=np.ones(60, dtype=bool))
     curves = slide_curves(given, Bootstrap(5))

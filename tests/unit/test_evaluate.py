@@ -4,11 +4,22 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from tests.fake_scores import cell_table, slide_table, write_cells, write_scores, write_truth
+from sklearn import metrics as reference
+from tests.fake_scores import TASK_KINDS, cell_table, slide_table, task_tables, write_cells, write_scores, write_truth
 
 from milscope.configs import EvaluateConfig, RetrieveConfig
 from milscope.evaluate import evaluate
-from milscope.metrics import cell_metrics
+from milscope.metrics import (
+    CLASS_METRICS,
+    ORDINAL_METRICS,
+    SLIDE_METRICS,
+    Bootstrap,
+    Levels,
+    SlideScores,
+    c_index,
+    cell_metrics,
+    slide_metrics,
+)
 from milscope.retrieve import retrieve
 from milscope.types import InputError
 
@@ -72,7 +83,7 @@ def test_cells_are_measured_per_positive_test_slide_by_name_or_place(scores, cel
     evaluate(scores, tmp_path / "out", QUICK, truth=write_truth(tmp_path / "truth.csv", cells, by=by))
     figures = strict(tmp_path / "out" / "metrics.json")["cells"]["abnormal"]
     positive = slides[(slides["split"] == "test") & (slides["label"] == 1)]["slide"]
-    each = [cell_metrics(rows["attention"].to_numpy(dtype=float), rows["witness"].to_numpy())
+    each = [cell_metrics(rows["evidence"].to_numpy(dtype=float), rows["witness"].to_numpy())
             for slide, rows in cells.groupby("slide") if slide in set(positive)]
     assert len(each) == 4
     for name in each[0]:
@@ -185,7 +196,10 @@ def test_a_truth_of_other_cells_is_refused_with_both_kinds_of_names(scores, cell
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("config", [EvaluateConfig(draws=0), EvaluateConfig(confidence=1.0)])
+@pytest.mark.parametrize("config", [
+    EvaluateConfig(draws=0), EvaluateConfig(confidence=1.0), EvaluateConfig(at_specificity=0.0),
+    EvaluateConfig(at_sensitivity=1.1),
+])
 def test_impossible_settings_are_refused(scores, tmp_path, config):
     with pytest.raises(InputError, match="The default is"):
         evaluate(scores, tmp_path / "out", config)
@@ -195,6 +209,215 @@ def test_probabilities_that_are_none_are_refused(slides, cells, tmp_path):
     scores = write_scores(tmp_path / "p", slides.assign(probability=np.nan), cells)
     with pytest.raises(InputError, match="probabilities between 0 and 1"):
         evaluate(scores, tmp_path / "out")
+
+
+@pytest.fixture
+def several(tmp_path, slides, cells):
+    """Scores of four tasks."""
+    return write_scores(tmp_path / "predict", slides, cells, tasks=task_tables(slides))
+
+
+def test_the_levels_of_the_settings_are_used_and_told(scores, slides, tmp_path):
+    evaluate(scores, tmp_path / "out", EvaluateConfig(draws=20, at_specificity=0.5, at_sensitivity=0.6))
+    metrics = strict(tmp_path / "out" / "metrics.json")
+    assert metrics["at"] == {"specificity": 0.5, "sensitivity": 0.6}
+    test = slides[slides["split"] == "test"]
+    given = SlideScores(test["label"].to_numpy() == 1, test["probability"].to_numpy(), test["called"].to_numpy() == 1,
+                        test["patient"].tolist(), Levels(0.5, 0.6))
+    expected = slide_metrics(given, Bootstrap(20))
+    for name in ("sensitivity_at_specificity", "specificity_at_sensitivity"):
+        assert metrics["slides"]["abnormal"][name] == expected[name]._asdict()
+
+
+def test_scores_of_one_task_alone_have_no_other_keys(scores, tmp_path):
+    evaluate(scores, tmp_path / "out", QUICK)
+    assert not {"tasks", "review", "patients_figures"} & set(strict(tmp_path / "out" / "metrics.json"))
+
+
+def test_every_task_is_measured_on_the_test_slides_with_its_label(several, slides, tmp_path):
+    evaluate(several, tmp_path / "out", QUICK)
+    metrics = strict(tmp_path / "out" / "metrics.json")
+    assert list(metrics["tasks"]) == list(TASK_KINDS)
+    assert {name: task["kind"] for name, task in metrics["tasks"].items()} == TASK_KINDS
+    assert {name: task["n"] for name, task in metrics["tasks"].items()} == {"abnormal": 8, "grade": 7, "kind": 7, "death": 7}
+    assert metrics["tasks"]["abnormal"]["figures"] == metrics["slides"]["abnormal"]
+    assert metrics["tasks"]["abnormal"]["classes"] == {"negative": 4, "positive": 4}
+    extra = {"calibration_error_if_true"}
+    assert set(metrics["tasks"]["grade"]["figures"]) == {*CLASS_METRICS, *ORDINAL_METRICS, *extra}
+    assert set(metrics["tasks"]["kind"]["figures"]) == {*CLASS_METRICS, *extra}
+    assert set(metrics["tasks"]["kind"]["suspicion"]) == {*SLIDE_METRICS, *extra}
+    assert set(metrics["tasks"]["death"]["figures"]) == {"c_index", "integrated_brier"}
+    assert "suspicion" not in metrics["tasks"]["abnormal"]
+
+
+def test_the_figures_of_tasks_are_those_of_their_tables(several, slides, tmp_path):
+    evaluate(several, tmp_path / "out", QUICK)
+    tasks = strict(tmp_path / "out" / "metrics.json")["tasks"]
+    tables = {name: table[(slides["split"] == "test").to_numpy()] for name, table in task_tables(slides).items()}
+    grade = tables["grade"][tables["grade"]["label"] != ""]
+    places = {"NILM": 0, "LSIL": 1, "HSIL": 2}
+    truth, said = grade["label"].map(places), grade["predicted"].map(places)
+    assert tasks["grade"]["figures"]["accuracy"]["value"] == pytest.approx((truth == said).mean())
+    assert tasks["grade"]["figures"]["quadratic_kappa"]["value"] == pytest.approx(
+        reference.cohen_kappa_score(truth, said, weights="quadratic"))
+    assert tasks["grade"]["figures"]["macro_auc"]["value"] == pytest.approx(reference.roc_auc_score(
+        truth, grade[["p:NILM", "p:LSIL", "p:HSIL"]], multi_class="ovr"))
+    assert tasks["grade"]["suspicion"]["auc"]["value"] == pytest.approx(
+        reference.roc_auc_score(truth > 0, grade["probability"]))
+    assert tasks["grade"]["suspicion"]["sensitivity"]["value"] == pytest.approx(grade["called"][truth > 0].mean())
+    death = tables["death"].dropna(subset=["time"])
+    assert tasks["death"]["events"] == death["event"].sum()
+    assert tasks["death"]["figures"]["c_index"]["value"] == pytest.approx(
+        c_index(death["time"].to_numpy(), death["event"].to_numpy() == 1, death["risk"].to_numpy()))
+    curves = strict(tmp_path / "out" / "curves.json")
+    assert np.trace(curves["grade"]["classes"]["counts"]) == (truth == said).sum()
+    assert set(curves) == {"abnormal", "grade", "kind", "death"}
+    assert curves["abnormal"]["confusion"]["true_positive"] == curves["abnormal"]["classes"]["counts"][1][1]
+
+
+def test_tables_without_a_description_are_judged_by_their_columns(several, tmp_path):
+    manifest = json.loads((several / "manifest.json").read_text())
+    del manifest["summary"]["tasks"]
+    (several / "manifest.json").write_text(json.dumps(manifest))
+    evaluate(several, tmp_path / "out", QUICK)
+    tasks = strict(tmp_path / "out" / "metrics.json")["tasks"]
+    assert {name: task["kind"] for name, task in tasks.items()} == {
+        "abnormal": "binary", "grade": "multiclass", "kind": "multiclass", "death": "survival"}
+
+
+def test_small_classes_of_tasks_are_said(several, slides, cells, tmp_path):
+    warnings = evaluate(several, tmp_path / "out", QUICK).warnings
+    assert "Task grade: few test patients are NILM (3), LSIL (2), HSIL (2): read the intervals, not the values." in warnings
+    assert any(said.startswith("Task death: few test patients are without the event (") for said in warnings)
+    assert not any(said.startswith("Task abnormal") for said in warnings), "the main task has its own"
+    tables = task_tables(slides)
+    tables["grade"]["label"] = tables["grade"]["label"].replace("LSIL", "ASC-H")
+    tables["kind"]["label"] = ""
+    scores = write_scores(tmp_path / "other", slides, cells, tasks=tables)
+    warnings = " ".join(evaluate(scores, tmp_path / "again", QUICK).warnings)
+    assert "Task grade: 2 test slides are of a class that the model does not know (ASC-H) and left out." in warnings
+    assert "Task grade: no test slide is LSIL: what needs it is undefined, means are over the others." in warnings
+    assert "Task kind: no test slide has a label." in warnings
+    assert strict(tmp_path / "again" / "metrics.json")["tasks"]["kind"]["figures"] == {}
+
+
+def test_patients_of_any_task_must_not_have_been_learned_from(slides, cells, tmp_path):
+    """S00 has no label of the main task; its patient is judged by the others all the same."""
+    table = slides.assign(label=slides["label"].where(slides["slide"] != "S02"))
+    scores = write_scores(tmp_path / "predict", table, cells, ("P02",), tasks=task_tables(slides))
+    with pytest.raises(InputError, match=r"1 of 8 test patients that were \(P02\)"):
+        evaluate(scores, tmp_path / "out", QUICK)
+    result = evaluate(scores, tmp_path / "out", EvaluateConfig(draws=20, transductive=True))
+    assert result.warnings[0].startswith("Transductive: 1 of the 8")
+
+
+def two_a_patient(slides):
+    """Test slides S00 and S01, S02 and S03, … of one patient each."""
+    return slides.assign(patient=[f"P{i // 2:02d}" for i in range(len(slides))])
+
+
+def test_patients_of_several_slides_are_judged_by_their_highest(slides, cells, tmp_path):
+    table = two_a_patient(slides_of_all_tests(slides))
+    table.loc[:1, "label"] = 0.0
+    scores = write_scores(tmp_path / "predict", table, cells, (), tasks=task_tables(table))
+    evaluate(scores, tmp_path / "out", QUICK)
+    metrics = strict(tmp_path / "out" / "metrics.json")
+    highest = table.groupby("patient")[["label", "probability", "called"]].max()
+    figures = metrics["patients_figures"]["abnormal"]
+    assert figures["auc"]["value"] == pytest.approx(reference.roc_auc_score(highest["label"], highest["probability"]))
+    assert figures["sensitivity"]["value"] == pytest.approx(highest.loc[highest["label"] == 1, "called"].mean())
+    assert figures["auc"] != metrics["slides"]["abnormal"]["auc"]
+    assert metrics["tasks"]["abnormal"]["patients_figures"] == figures
+
+
+def slides_of_all_tests(slides):
+    return slides.assign(split="test")
+
+
+def test_the_patients_own_table_goes_before(slides, cells, tmp_path):
+    table = two_a_patient(slides_of_all_tests(slides))
+    scores = write_scores(tmp_path / "predict", table, cells, ())
+    own = pd.DataFrame({"patient": [*sorted(set(table["patient"])), "PX"], "split": "test", "slides": 2,
+                        "label": [1, 0, 1, 0, 1, "", 1], "probability": [0.9, 0.1, 0.8, 0.2, 0.3, 0.9, 0.1],
+                        "called": [1, 0, 1, 0, 0, 1, 0]})
+    own.to_csv(scores / "patients.csv", index=False)
+    evaluate(scores, tmp_path / "out", QUICK)
+    figures = strict(tmp_path / "out" / "metrics.json")["patients_figures"]["abnormal"]
+    assert figures["auc"]["value"] == 1
+    assert figures["sensitivity"]["value"] == pytest.approx(2 / 3)
+    assert figures["specificity"]["value"] == 1
+
+
+def test_patients_of_tasks(slides, cells, tmp_path):
+    table = two_a_patient(slides_of_all_tests(slides))
+    tables = task_tables(table)
+    tables["kind"]["label"] = ["normal", "normal", "a", "a", "b", "b", "normal", "a", "normal", "normal", "b", "b"]
+    tables["death"]["time"] = np.repeat(np.arange(1.0, 7), 2)
+    tables["death"]["event"] = 1
+    scores = write_scores(tmp_path / "predict", table, cells, (), tasks=tables)
+    warnings = evaluate(scores, tmp_path / "out", QUICK).warnings
+    tasks = strict(tmp_path / "out" / "metrics.json")["tasks"]
+    assert tasks["kind"]["patients_mixed"] == 1
+    assert ("Task kind: 1 patient has slides of different classes and is left out of the figures of patients." in warnings)
+    kind = tables["kind"]
+    highest = kind.loc[kind.groupby("patient")["logit"].idxmax()].set_index("patient").drop("P03")
+    assert tasks["kind"]["patients_figures"]["accuracy"]["value"] == pytest.approx(
+        (highest["label"] == highest["predicted"]).mean())
+    risk = tables["death"].groupby("patient")["risk"].max().to_numpy()
+    assert tasks["death"]["patients_figures"]["c_index"]["value"] == pytest.approx(
+        c_index(np.arange(1.0, 7), np.ones(6, dtype=bool), risk))
+    grade = tables["grade"].assign(place=tables["grade"]["label"].map({"NILM": 0, "LSIL": 1, "HSIL": 2}))
+    labels = grade.groupby("patient")["place"].max()
+    highest = grade[grade["label"] != ""].set_index("patient")
+    said = highest.loc[highest.groupby("patient")["logit"].transform("max") == highest["logit"], "predicted"]
+    apart = np.abs(said.map({"NILM": 0, "LSIL": 1, "HSIL": 2}) - labels)
+    assert tasks["grade"]["patients_figures"]["mean_absolute_error"]["value"] == pytest.approx(apart.mean())
+
+
+DECIDED = ["negative", "positive", "review", "review", "", "", "positive", "positive", "negative", "negative", "", ""]
+
+
+@pytest.mark.parametrize("where", ["slides", "tasks"])
+def test_the_review_band_is_measured_wherever_decisions_are_written(slides, cells, tmp_path, where):
+    decided = [said or "negative" for said in DECIDED]
+    table = slides.assign(decision=decided) if where == "slides" else slides
+    tables = task_tables(slides)
+    tables["abnormal"]["decision"] = decided
+    scores = write_scores(tmp_path / "predict", table, cells, tasks=tables if where == "tasks" else None)
+    evaluate(scores, tmp_path / "out", QUICK)
+    metrics = strict(tmp_path / "out" / "metrics.json")
+    review = {name: figure["value"] for name, figure in metrics["review"]["abnormal"].items()}
+    assert review == pytest.approx({"reviewed": 2 / 8, "sensitivity": 2 / 3, "specificity": 2 / 3, "caught": 3 / 4})
+    if where == "tasks":
+        assert metrics["tasks"]["abnormal"]["review"] == metrics["review"]["abnormal"]
+        assert "review" not in metrics["tasks"]["grade"]
+
+
+def test_an_unknown_decision_is_refused(slides, cells, tmp_path):
+    scores = write_scores(tmp_path / "predict", slides.assign(decision="perhaps"), cells)
+    with pytest.raises(InputError, match=r"positive, review or negative\. Found `perhaps`"):
+        evaluate(scores, tmp_path / "out", QUICK)
+
+
+@pytest.mark.parametrize(("task", "column", "value", "said"), [
+    ("grade", "probability", 1.5, "probabilities between 0 and 1. Found 1.5 for slide S00"),
+    ("grade", "p:LSIL", math.nan, "finite"),
+    ("grade", "predicted", "CIS", "Found `CIS`"),
+    ("death", "S:3", math.nan, "finite"),
+])
+def test_impossible_tables_of_tasks_are_refused(slides, cells, tmp_path, task, column, value, said):
+    tables = task_tables(slides)
+    tables[task][column] = value
+    scores = write_scores(tmp_path / "predict", slides, cells, tasks=tables)
+    with pytest.raises(InputError, match=said):
+        evaluate(scores, tmp_path / "out", QUICK)
+
+
+def test_a_table_of_no_known_kind_is_refused(slides, cells, tmp_path):
+    tables = task_tables(slides)
+    tables["death"] = tables["death"].drop(columns="risk")
+    with pytest.raises(InputError, match="or `risk`, `time` and `event`"):
+        evaluate(write_scores(tmp_path / "predict", slides, cells, tasks=tables), tmp_path / "out", QUICK)
 
 
 def test_same_seed_same_files(scores, cells, tmp_path):

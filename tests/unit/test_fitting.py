@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from milscope.configs import TrainConfig
-from milscope.fitting import Cohort, Fit, merit
-from milscope.store._bags import Bags
+from milscope.fitting import Fit, Lesson, Slides, merit
+from milscope.store import Bags, Scale
+from milscope.tasks import Binary, Questions
 
-CONFIG = TrainConfig(epochs=4, batch=3, learning_rate=1e-2, dropout=0.5)
+CONFIG = TrainConfig(epochs=4, batch=3, learning_rate=1e-2, dropout=0.5, precision="float32")
 
 
 def test_every_slide_is_learned_from_once_an_epoch_in_a_new_order(monkeypatch):
@@ -27,10 +28,9 @@ def test_every_slide_is_learned_from_once_an_epoch_in_a_new_order(monkeypatch):
 
 def test_classes_count_alike_however_rare():
     fit = build(CONFIG, labels=[1, 0, 0, 0, 0, 0, 0, 0])
-    labels = fit.train.labels
-    losses = fit._loss(torch.zeros(8, 2), labels)
-    assert losses[labels == 0].sum().item() == pytest.approx(losses[labels == 1].sum().item())
-    assert losses.mean().item() == pytest.approx(math.log(2))
+    targets = fit.lesson.slides.targets
+    rare, common = (fit.loss(torch.zeros(count, 2), targets[targets[:, 0] == label]) for label, count in ((1, 1), (0, 7)))
+    assert rare.item() == pytest.approx(common.item()) == pytest.approx(8 * math.log(2) / 2)
 
 
 def test_the_rate_falls_along_half_a_cosine():
@@ -71,8 +71,9 @@ def test_among_equal_aucs_the_loss_decides():
 
 def build(config, labels=(0, 1, 0, 1, 0, 1, 0, 1)):
     features = torch.randn(16, 4, generator=torch.Generator().manual_seed(0))
-    cohort = Cohort(Bags(features, torch.arange(0, 17, 2)), torch.tensor(labels))
-    return Fit("abmil", cohort, cohort, config)
+    slides = Slides(Bags(features, torch.arange(0, 17, 2)), torch.tensor(labels, dtype=torch.float32)[:, None])
+    scale = Scale(torch.zeros(4, dtype=torch.float64), torch.ones(4, dtype=torch.float64))
+    return Fit("abmil", Lesson(slides, torch.arange(8), torch.arange(8), Questions((Binary("y"),)), scale), config)
 
 
 def flat(batches):

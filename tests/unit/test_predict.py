@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from milscope.configs import PredictConfig, TrainConfig
-from milscope.predict import cell_evidence, predict
+from milscope.predict import cell_logits, predict
 from milscope.store._features import read_features
 from milscope.store._manifest import read_manifest
+from milscope.tasks import Binary
 from milscope.train import load_model, train
 from milscope.types import InputError
 
@@ -30,7 +31,7 @@ def trained(simulate, tmp_path):
 def test_scores_are_those_of_the_model(trained, tmp_path):
     found = predict(trained.directory, tmp_path / "model", tmp_path / "scores", trained.table)
     slides, cells = read(found.directory)
-    model, _ = load_model(tmp_path / "model")
+    model, *_ = load_model(tmp_path / "model")
     assert list(slides) == ["slide", "patient", "split", "label", "probability", "logit", "called"]
     assert slides[["slide", "patient", "split"]].equals(trained.table[["slide", "patient", "split"]].astype(str))
     assert slides["label"].tolist() == trained.table["abnormal"].tolist()
@@ -50,7 +51,7 @@ def test_attention_is_that_of_the_positive_class_where_classes_have_their_own(si
     data = simulate()
     train(data.directory, data.table, tmp_path / "model", TrainConfig(aggregators=("pamil",), epochs=5, learning_rate=1e-2))
     _, cells = read(predict(data.directory, tmp_path / "model", tmp_path / "scores").directory)
-    model, _ = load_model(tmp_path / "model")
+    model, *_ = load_model(tmp_path / "model")
     with torch.no_grad():
         attention = model(read_features(data.directory, ["s001"])).attention
     found = cells.loc[cells["slide"] == "s001", "attention"].tolist()
@@ -78,10 +79,10 @@ def test_witnesses_come_first_by_attention_and_by_evidence(trained, tmp_path):
 
 
 def test_evidence_is_the_logit_of_the_cell_alone_whatever_the_chunk(trained, tmp_path, monkeypatch):
-    model, _ = load_model(tmp_path / "model")
+    model, *_ = load_model(tmp_path / "model")
     features = read_features(trained.directory, ["s001"]).features
     monkeypatch.setattr(module, "CHUNK", 7)
-    found = cell_evidence(model, features)
+    found = Binary("abnormal").suspicion(cell_logits(model, features))
     for cell, evidence in zip(features, found, strict=True):
         with torch.no_grad():
             logits = model(module.Bags(cell[None], torch.tensor([0, 1]))).logits[0]
@@ -116,8 +117,8 @@ def test_the_record_says_what_was_done_and_who_was_seen(trained, tmp_path):
     out = predict(trained.directory, tmp_path / "model", tmp_path / "scores", trained.table).directory
     manifest = read_manifest(out, "scores")
     assert manifest.patients == read_manifest(tmp_path / "model", "model").patients
-    assert manifest.summary == {"task": "abnormal", "threshold": 0.5, "aggregator": "abmil-gated", "slides": 24,
-                                "positives": 12, "skipped": [], "warnings": []}
+    assert manifest.summary == {"task": "abnormal", "threshold": 0.5, "aggregator": "abmil-gated", "slides": 24, "review": 0,
+                                "positives": 12, "skipped": [], "warnings": [], "tasks": [{**Binary("abnormal").describe(), "classes": ["negative", "positive"]}]}
     created = manifest.created, (out / "cells.parquet").stat().st_mtime_ns
     predict(trained.directory, tmp_path / "model", tmp_path / "scores", trained.table)
     assert created == (read_manifest(out, "scores").created, (out / "cells.parquet").stat().st_mtime_ns)

@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 
 from milscope.configs import PretrainConfig
 from milscope.encode import encode
-from milscope.encoders import choose_precision, load_encoder
+from milscope.devices import choose_precision
+from milscope.encoders import load_encoder
 from milscope.learner import Learner
 from milscope.objectives import METHODS, Method, Task
 from milscope.pretrain import pretrain

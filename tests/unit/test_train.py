@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -16,13 +17,14 @@ from safetensors.torch import load_file
 
 from milscope.aggregators import AGGREGATORS
 from milscope.configs import TrainConfig
-from milscope.store._manifest import read_manifest
+from milscope.store import read_features, read_manifest
 from milscope.train import load_model, train
 from milscope.types import InputError
 
 module = importlib.import_module("milscope.train")
+candidates = importlib.import_module("milscope.candidates")
 
-QUICK = TrainConfig(aggregators=("mean", "abmil-gated"), epochs=6, batch=4, learning_rate=3e-3)
+QUICK = TrainConfig(aggregators=("mean", "abmil-gated"), epochs=6, batch=4, learning_rate=3e-3, precision="float32")
 FILES = ("model.json", "model.safetensors", "log.csv", "candidates.csv")
 
 
@@ -36,7 +38,7 @@ def test_every_aggregator_learns_slides_whose_witnesses_stand_out(simulate, tmp_
 def test_writes_what_the_contract_says(simulate, tmp_path):
     data = simulate()
     found = train(data.directory, data.table, tmp_path / "model", QUICK)
-    model, record = load_model(found.directory)
+    model, _, _, record = load_model(found.directory)
     assert not model.training
     assert record["aggregator"] == found.aggregator
     assert (record["task"], record["classes"], record["encoder"]) == ("abnormal", ["negative", "positive"], "e1")
@@ -62,7 +64,7 @@ def test_the_best_epoch_of_the_best_candidate_is_kept(simulate, tmp_path, select
     log = pd.read_csv(tmp_path / "model" / "log.csv")
     order = ["validation_loss"] if select == "loss" else ["validation_auc", "validation_loss"]
     best = log.sort_values(order, ascending=[column == "validation_loss" for column in order], kind="stable").iloc[0]
-    _, record = load_model(found.directory)
+    record = load_model(found.directory).record
     assert (record["aggregator"], record["best_epoch"]) == (best["aggregator"], best["epoch"])
     assert (found.validation_loss, found.validation_auc) == (best["validation_loss"], best["validation_auc"])
 
@@ -71,14 +73,14 @@ def test_training_ends_when_nothing_gets_better(simulate, tmp_path):
     data = simulate(shift=0.0)
     config = TrainConfig(aggregators=("abmil",), epochs=200, patience=5, learning_rate=1e-2)
     found = train(data.directory, data.table, tmp_path / "model", config)
-    _, record = load_model(found.directory)
+    record = load_model(found.directory).record
     assert len(pd.read_csv(found.directory / "log.csv")) == record["best_epoch"] + 5 < 200
 
 
 def test_the_saved_model_is_the_one_that_was_measured(simulate, tmp_path):
     data = simulate(shift=1.0)
     found = train(data.directory, data.table, tmp_path / "model", QUICK)
-    model, _ = load_model(found.directory)
+    model, *_ = load_model(found.directory)
     rows = data.table[data.table["split"] == "validation"].sort_values("slide")
     train_labels = data.table.loc[data.table["split"] == "train", "abnormal"]
     with torch.no_grad():
@@ -128,8 +130,8 @@ def test_interrupted_after_any_checkpoint_it_ends_bit_identical(simulate, tmp_pa
     """With two candidates of six epochs: within the first, at its end, within the second, at the very end."""
     data = simulate()
     train(data.directory, data.table, tmp_path / "whole", QUICK)
-    monkeypatch.setattr(module, "CHECKPOINT_SECONDS", 0.0)
-    left, save = [saves], module.save_checkpoint
+    monkeypatch.setattr(candidates, "CHECKPOINT_SECONDS", 0.0)
+    left, save = [saves], candidates.save_checkpoint
 
     def interrupted(*arguments):
         save(*arguments)
@@ -137,7 +139,7 @@ def test_interrupted_after_any_checkpoint_it_ends_bit_identical(simulate, tmp_pa
         if left[0] == 0:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "save_checkpoint", interrupted)
+    monkeypatch.setattr(candidates, "save_checkpoint", interrupted)
     with pytest.raises(KeyboardInterrupt):
         train(data.directory, data.table, tmp_path / "resumed", QUICK)
     assert not (tmp_path / "resumed").exists()
@@ -154,20 +156,20 @@ def test_killed_and_run_again_it_ends_bit_identical(simulate, tmp_path):
     script = f"""
         import importlib, os, signal
         from milscope.configs import TrainConfig
-        module = importlib.import_module("milscope.train")
-        module.CHECKPOINT_SECONDS, save, count = 0.0, module.save_checkpoint, []
+        candidates = importlib.import_module("milscope.candidates")
+        candidates.CHECKPOINT_SECONDS, save, count = 0.0, candidates.save_checkpoint, []
         def killed(*arguments):
             save(*arguments)
             count.append(1)
             if len(count) == 4:
                 os.kill(os.getpid(), signal.SIGKILL)
-        module.save_checkpoint = killed
-        module.train({str(data.directory)!r}, {str(tmp_path / "slides.csv")!r}, {str(tmp_path / "resumed")!r}, {QUICK!r})
+        candidates.save_checkpoint = killed
+        importlib.import_module("milscope.train").train({str(data.directory)!r}, {str(tmp_path / "slides.csv")!r}, {str(tmp_path / "resumed")!r}, {QUICK!r})
     """
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": str(torch.get_num_threads())}
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], env=environment, capture_output=True, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
-    assert (tmp_path / ".resumed.partial" / module.CHECKPOINT).exists()
+    assert (tmp_path / ".resumed.partial" / "checkpoint-0.safetensors").exists()
     train(data.directory, data.table, tmp_path / "resumed", QUICK)
     same(tmp_path / "whole", tmp_path / "resumed")
 
@@ -250,13 +252,13 @@ def test_refuses_a_model_of_an_unknown_aggregator(simulate, tmp_path):
 
 
 def count_epochs(monkeypatch):
-    epochs, run_epoch = [], module.Fit.run_epoch
+    epochs, run_epoch = [], candidates.Fit.run_epoch
 
     def counted(fit):
         epochs.append(fit.name)
         run_epoch(fit)
 
-    monkeypatch.setattr(module.Fit, "run_epoch", counted)
+    monkeypatch.setattr(candidates.Fit, "run_epoch", counted)
     return epochs
 
 
@@ -268,3 +270,122 @@ def same(first, second):
     assert a.keys() == b.keys()
     assert all(torch.equal(a[key], b[key]) for key in a)
     assert read_manifest(first, "model").summary == read_manifest(second, "model").summary
+
+
+def test_half_precision_learns_the_same(simulate, tmp_path):
+    data = simulate(shift=1.5)
+    exact = train(data.directory, data.table, tmp_path / "a", QUICK)
+    half = train(data.directory, data.table, tmp_path / "b", replace(QUICK, precision="bfloat16"))
+    assert half.validation_loss == pytest.approx(exact.validation_loss, rel=0.05)
+
+
+@pytest.mark.parametrize("cells", [1, 50, 10_000])
+def test_the_cells_in_memory_do_not_change_the_step(simulate, tmp_path, cells):
+    data = simulate()
+    config = replace(QUICK, aggregators=("abmil",), dropout=0.0, epochs=3)
+    whole = train(data.directory, data.table, tmp_path / "whole", config)
+    parts = train(data.directory, data.table, tmp_path / "parts", replace(config, cells=cells))
+    assert parts.validation_loss == pytest.approx(whole.validation_loss, rel=1e-4)
+
+
+def test_an_ensemble_is_the_mean_of_models_each_chosen_on_another_part(simulate, tmp_path):
+    data = simulate(shift=1.0, slides=48)
+    config = replace(QUICK, ensemble=3, seeds=2)
+    found = train(data.directory, data.table, tmp_path / "model", config)
+    model, _, _, record = load_model(found.directory)
+    assert (found.aggregator, len(model.members), len(record["members"])) == ("ensemble", 6, 6)
+    candidates_table = pd.read_csv(found.directory / "candidates.csv")
+    assert candidates_table.groupby("member")["chosen"].sum().tolist() == [1] * 6
+    bags = read_features(data.directory, ["s000", "s001"])
+    with torch.no_grad():
+        logits = torch.stack([member(bags).logits for member in model.members])
+        torch.testing.assert_close(model(bags).logits, logits.mean(0))
+    assert len({tuple(member.mean.tolist()) for member in model.members}) == 1
+    assert not torch.equal(logits[0], logits[3]), "another seed, another model"
+    manifest = read_manifest(found.directory, "model")
+    assert manifest.patients == sorted({"p000", *data.table.loc[data.table["split"] != "test", "patient"]})
+
+
+@pytest.mark.parametrize("saves", [2, 5, 9])
+def test_an_interrupted_ensemble_ends_bit_identical(simulate, tmp_path, monkeypatch, saves):
+    data, config = simulate(slides=36), replace(QUICK, aggregators=("abmil",), ensemble=2, seeds=2, epochs=3)
+    train(data.directory, data.table, tmp_path / "whole", config)
+    left, save = [saves], candidates.save_checkpoint
+
+    def interrupted(*arguments):
+        save(*arguments)
+        left[0] -= 1
+        if left[0] == 0:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(candidates, "CHECKPOINT_SECONDS", 0.0)
+        patched.setattr(candidates, "save_checkpoint", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(data.directory, data.table, tmp_path / "resumed", config)
+    train(data.directory, data.table, tmp_path / "resumed", config)
+    same(tmp_path / "whole", tmp_path / "resumed")
+
+
+def test_poisoned_test_labels_change_nothing_in_an_ensemble_with_a_threshold(simulate, tmp_path):
+    data = simulate(slides=72)
+    config = replace(QUICK, ensemble=2, sensitivity=0.5, guarantee="expected", temperature=True)
+    train(data.directory, data.table, tmp_path / "clean", config)
+    poisoned, test = data.table.copy(), data.table["split"] == "test"
+    poisoned.loc[test, "abnormal"] = 1 - poisoned.loc[test, "abnormal"]
+    train(data.directory, poisoned, tmp_path / "poisoned", config)
+    same(tmp_path / "clean", tmp_path / "poisoned")
+
+
+def test_the_threshold_keeps_its_promise_on_patients_nothing_else_was_chosen_on(simulate, tmp_path):
+    data = simulate(slides=120, shift=2.0)
+    config = replace(QUICK, sensitivity=0.8, guarantee="expected")
+    found = train(data.directory, data.table, tmp_path / "model", config)
+    _, _, operating, record = load_model(found.directory)
+    point = operating["abnormal"]
+    assert point.positives == record["data"]["calibration"]["classes"]["abnormal"]["positive"] == 5
+    assert point.missed <= 1
+    assert sum(part["slides"] for part in record["data"].values()) == (data.table["split"] != "test").sum()
+    plain = train(data.directory, data.table, tmp_path / "plain", QUICK)
+    assert read_manifest(plain.directory, "model").summary["slides"]["validation"] == 20
+    assert read_manifest(found.directory, "model").summary["slides"]["validation"] == 10
+
+
+def test_a_promise_that_too_few_patients_can_keep_is_refused(simulate, tmp_path):
+    data = simulate()
+    with pytest.raises(InputError, match=r"59"):
+        train(data.directory, data.table, tmp_path / "model", replace(QUICK, sensitivity=0.95))
+    assert not (tmp_path / "model").exists()
+
+
+def several_tasks(data):
+    """A second task of three grades with missing labels, and a time until an event that witnesses shorten."""
+    random = np.random.default_rng(0)
+    table = data.table.copy()
+    grade = np.where(table["abnormal"] == 1, random.choice(["low", "high"], len(table)), "normal")
+    table["grade"] = np.where(random.random(len(table)) < 0.3, "", grade)
+    table["months"] = np.where(table["abnormal"] == 1, 1.0, 10.0) + random.random(len(table))
+    table["died"] = (random.random(len(table)) < 0.8).astype(int)
+    return table
+
+
+def test_several_tasks_of_all_kinds_are_learned_at_once(simulate, tmp_path):
+    data = simulate(slides=72)
+    task = "abnormal,grade:ordinal(normal<low<high),kind:cox(months,died),late:hazards(months,died,3)"
+    config = replace(QUICK, aggregators=("abmil",), task=task, epochs=40, learning_rate=1e-2, batch=16)
+    found = train(data.directory, several_tasks(data), tmp_path / "model", config)
+    model, questions, _, record = load_model(found.directory)
+    assert [each.kind for each in questions.tasks] == ["binary", "ordinal", "cox", "hazards"]
+    assert model.classes == questions.outputs == 2 + 2 + 1 + 3
+    assert questions.tasks[2].baseline
+    assert record["validation"]["abnormal"] > 0.95
+    assert all(record["validation"][name] > 0.7 for name in ("grade", "kind", "late"))
+    assert record["data"]["train"]["classes"]["kind"]["events"] > 0
+
+
+@pytest.mark.parametrize("settings", [{"loss": "focal"}, {"loss": "asymmetric"}, {"balance": "sampling"}, {"balance": "none"}])
+def test_rare_positives_are_learned_with_every_loss_and_balance(simulate, tmp_path, settings):
+    data = simulate(slides=120)
+    table = data.table[(data.table["abnormal"] == 0) | (np.arange(120) % 24 % 8 == 1)]
+    config = replace(QUICK, aggregators=("abmil",), epochs=40, learning_rate=1e-2, **settings)
+    assert train(data.directory, table, tmp_path / "model", config).validation_auc > 0.9

@@ -3,7 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from milscope.aggregators._base import Aggregated, Aggregator
+from milscope.aggregators._base import Aggregated, Aggregator, Targets
 from milscope.aggregators._segments import attend, segment_softmax
 from milscope.store import Bags
 
@@ -37,7 +37,7 @@ class ABMIL(Aggregator):
         """The attention before the softmax."""
         return self.weigh(self.attend(embedded))
 
-    def aggregate(self, bags: Bags) -> Aggregated:
+    def aggregate(self, bags: Bags, targets: Targets | None = None) -> Aggregated:
         """See `Aggregator.aggregate`."""
         owner, embedded = bags.owner, self.embed(bags.features)
         attention = segment_softmax(self.scores(embedded), owner, bags.n_slides)

@@ -1,28 +1,30 @@
 """What every aggregator takes, gives and refuses."""
 
 from abc import ABC, abstractmethod
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from milscope.store import Bags
+from milscope.store import Bags, Scale, measure_scale
 from milscope.types import refuse
 
-ROWS = 65_536
-"""Cells at a time when the scale of the features is measured in float64."""
+Targets = Float[Tensor, "slide class"]
+"""1 where a slide is of that class, 0 where it is not, NaN where that is unknown."""
 
 
 class Aggregated(NamedTuple):
     """What an aggregator says of slides."""
 
     logits: Float[Tensor, "slide class"]
-    """Their softmax is the probability of each class."""
+    """All tasks side by side; what they mean, the tasks say. For one task of classes: the softmax is their probability."""
     attention: Float[Tensor, "cell class"]
     """How much each cell counts for each class: at least 0, sums to 1 over the cells of a slide."""
     penalty: Float[Tensor, ""]
     """What the aggregator adds to the loss, its mean over slides; 0 for most."""
+    streams: Float[Tensor, "stream slide class"] | None = None
+    """Logits that are trained in place of `logits`: the loss is the mean of theirs."""
 
 
 class Aggregator(nn.Module, ABC):
@@ -34,27 +36,33 @@ class Aggregator(nn.Module, ABC):
 
     Args:
         features: Width of the features.
-        classes: Number of classes.
+        classes: Number of logits, of all tasks together.
         dropout: Share of hidden features dropped while training.
         options: The subclass's own settings; with the other three they are all that is needed to build it again.
     """
 
+    order_matters: ClassVar[bool] = False
+    """Whether the order of a slide's cells is read."""
     mean: Float[Tensor, " feature"]
     deviation: Float[Tensor, " feature"]
 
     def __init__(self, features: int, classes: int, dropout: float, **options: Any) -> None:  # noqa: ANN401
         super().__init__()
-        self.options = {"features": features, "classes": classes, "dropout": dropout, **options}
+        self.options: dict[str, Any] = {"features": features, "classes": classes, "dropout": dropout, **options}
         self.classes = classes
         self.register_buffer("mean", torch.zeros(features))
         self.register_buffer("deviation", torch.ones(features))
 
     @abstractmethod
-    def aggregate(self, bags: Bags) -> Aggregated:
+    def aggregate(self, bags: Bags, targets: Targets | None = None) -> Aggregated:
         """The same as `forward`, of standardised features and slides that have cells."""
 
-    def forward(self, bags: Bags) -> Aggregated:
+    def forward(self, bags: Bags, targets: Targets | None = None) -> Aggregated:
         """Logits of each slide and attention of each cell.
+
+        Args:
+            bags: The slides.
+            targets: What is known of them, for aggregators whose penalty depends on it; None when predicting.
 
         Raises:
             InputError: If a slide has no cells, or the features are of another width.
@@ -66,13 +74,13 @@ class Aggregator(nn.Module, ABC):
         if bags.features.shape[1] != len(self.mean):
             raise refuse("bags", f"features of width {len(self.mean)}", f"width {bags.features.shape[1]}",
                          "Use the encoder that the model was trained with.")
-        return self.aggregate(Bags((bags.features - self.mean) / self.deviation, bags.offsets))
+        return self.aggregate(Bags((bags.features - self.mean) / self.deviation, bags.offsets), targets)
 
     def fit_scale(self, features: Float[Tensor, "cell feature"]) -> None:
         """Takes over mean and standard deviation of these cells; a feature that does not vary keeps its size."""
-        mean = features.mean(0, dtype=torch.float64)
-        squares = sum((rows.double() - mean).square().sum(0) for rows in features.split(ROWS))
-        deviation = (squares / len(features)).sqrt()
-        varies = deviation > 1e-6 * mean.abs()
-        self.mean.copy_(mean)
-        self.deviation.copy_(torch.where(varies, deviation, 1.0))
+        self.set_scale(measure_scale([features]))
+
+    def set_scale(self, scale: Scale) -> None:
+        """Takes over the mean and standard deviation by which features are standardised."""
+        self.mean.copy_(scale.mean)
+        self.deviation.copy_(scale.deviation)

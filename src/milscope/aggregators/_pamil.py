@@ -5,7 +5,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from milscope.aggregators._base import Aggregated, Aggregator
+from milscope.aggregators._base import Aggregated, Aggregator, Targets
 from milscope.aggregators._segments import attend, segment_max, segment_mean, segment_softmax
 from milscope.store import Bags
 
@@ -51,7 +51,7 @@ class PAMIL(Aggregator):
         self.length = nn.Parameter(torch.ones(classes))
         self.bias = nn.Parameter(torch.zeros(classes))
 
-    def aggregate(self, bags: Bags) -> Aggregated:
+    def aggregate(self, bags: Bags, targets: Targets | None = None) -> Aggregated:
         """See `Aggregator.aggregate`."""
         owner, slides = bags.owner, bags.n_slides
         cells = functional.normalize(self.dropout(self.embed(bags.features)))

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from milscope.aggregators._base import Aggregated, Aggregator
+from milscope.aggregators._base import Aggregated, Aggregator, Targets
 from milscope.aggregators._segments import segment_argmax, segment_mean
 from milscope.store import Bags
 
@@ -22,7 +22,7 @@ class MeanPooling(Aggregator):
         super().__init__(features, classes, dropout)
         self.classify = nn.Sequential(nn.Dropout(dropout), nn.Linear(features, classes))
 
-    def aggregate(self, bags: Bags) -> Aggregated:
+    def aggregate(self, bags: Bags, targets: Targets | None = None) -> Aggregated:
         """See `Aggregator.aggregate`."""
         owner = bags.owner
         logits = self.classify(segment_mean(bags.features, owner, bags.n_slides))
@@ -45,7 +45,7 @@ class MaxPooling(Aggregator):
         super().__init__(features, classes, dropout)
         self.classify = nn.Sequential(nn.Dropout(dropout), nn.Linear(features, classes))
 
-    def aggregate(self, bags: Bags) -> Aggregated:
+    def aggregate(self, bags: Bags, targets: Targets | None = None) -> Aggregated:
         """See `Aggregator.aggregate`."""
         cells = self.classify(bags.features)
         highest = segment_argmax(cells, bags.owner, bags.n_slides)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 
 from milscope.slides._backends import FIELD_SUFFIXES, SLIDE_SUFFIXES
 from milscope.types import SPLITS, refuse
@@ -32,8 +33,8 @@ def read_slides(source: Path | str | pd.DataFrame) -> pd.DataFrame:
     """The slide table, checked and in one form; reading its own result again changes nothing.
 
     Columns: `slide` (text), `file` (absolute path, "" if none), `patient` (the slide itself if not given), `split`
-    ("" if none), `mpp` (microns per pixel, NaN if unknown), then one column per task with 0, 1 or NaN for missing.
-    A column of which most values are neither yes nor no is no task: its name is kept in `frame.attrs["others"]`.
+    ("" if none), `mpp` (microns per pixel, NaN if unknown), then one column per yes/no task with 0, 1 or NaN for
+    missing, then the columns of other values (grades, times, sites) as text with "" for missing.
 
     Args:
         source: A CSV (comma, semicolon or tab; UTF-8) or Parquet file, or a DataFrame. Relative paths in `file` are
@@ -41,7 +42,7 @@ def read_slides(source: Path | str | pd.DataFrame) -> pd.DataFrame:
 
     Raises:
         InputError: If it is no table, is empty, lacks slides, names one twice, holds a name that cannot be a file's,
-            a patient in two splits, an unknown split, an impossible mpp, or an odd value in a column of yes and no.
+            a patient in two splits, an unknown split, or an impossible mpp.
     """
     text = read_text_table(source, "slides")
     folder = Path() if isinstance(source, pd.DataFrame) else Path(source).parent
@@ -58,22 +59,30 @@ def read_slides(source: Path | str | pd.DataFrame) -> pd.DataFrame:
     frame["split"] = _splits(frame)
     frame["mpp"] = _scales(frame["mpp"])
     spoken_for = {alias for names in ALIASES.values() for alias in names}
-    others = []
-    for column in text.columns:
-        if column.lower() in spoken_for:
-            continue
-        values = _labels(text[column])
-        if values is None:
-            others.append(column)
-        else:
-            frame[column] = values
-    frame.attrs["others"] = others
-    return frame
+    given = {column: _labels(text[column]) for column in text.columns if column.lower() not in spoken_for}
+    answers = {column: values for column, values in given.items() if values is not None}
+    rest = {column: _without_missing(text[column]) for column in given if column not in answers}
+    return pd.concat([frame, pd.DataFrame({**answers, **rest}, index=frame.index)], axis=1)
 
 
 def tasks(frame: pd.DataFrame) -> list[str]:
-    """The tasks of a slide table, in its order."""
-    return [column for column in frame.columns if column not in COLUMNS]
+    """The yes/no tasks of a slide table, in its order."""
+    return [column for column in frame.columns if column not in COLUMNS and is_numeric_dtype(frame[column])]
+
+
+def other_columns(frame: pd.DataFrame) -> list[str]:
+    """The columns of a slide table whose values are neither yes nor no, in its order."""
+    return [column for column in frame.columns if column not in COLUMNS and column not in tasks(frame)]
+
+
+def odd_label(frame: pd.DataFrame, column: str) -> str:
+    """The first value of a text column that is neither yes nor no, and where it stands.
+
+    >>> odd_label(read_slides(pd.DataFrame({"slide": ["a", "b", "c"], "y": ["yes", "no", "yess"]})), "y")
+    '`yess` (line 4)'
+    """
+    row = next(row for row, value in enumerate(frame[column]) if value and value.lower() not in LABELS)
+    return f"`{frame[column].iloc[row]}` ({where(row)})"
 
 
 def labels(frame: pd.DataFrame, task: str = "") -> tuple[str, pd.DataFrame]:
@@ -87,14 +96,16 @@ def labels(frame: pd.DataFrame, task: str = "") -> tuple[str, pd.DataFrame]:
         InputError: If there is no such task, none or several to choose from, or if all its labels are alike.
     """
     known = tasks(frame)
-    others = frame.attrs.get("others", [])
+    others = other_columns(frame)
     has = ", ".join(known) or "none"
     if task in others:
-        raise refuse("task", "a column of yes and no (0 and 1)", f"`{task}`, whose values are others", f"There is: {has}.")
+        raise refuse("task", "a column of yes and no (0 and 1)", f"{odd_label(frame, task)} in `{task}`",
+                     f"Correct it; `train` also takes `{task}:multiclass` and `{task}:ordinal(…)`. There is: {has}.")
     if task and task not in known:
         raise refuse("task", "a column of the slide table", f"`{task}`", f"There is: {has}.")
     if not task and len(known) != 1:
-        found = has + (f" (not yes/no: {', '.join(others)})" if others else "")
+        odd = [f"{name} with {odd_label(frame, name)}" for name in others[:3]]
+        found = has + (f" (not yes/no: {', '.join(odd)})" if odd else "")
         raise refuse("task", "the name of a column of yes and no", f"{len(known)} such columns: {found}",
                      "Name one with `task`." if known else "Add one column with 0 or 1 per slide.")
     task = task or known[0]
@@ -242,14 +253,12 @@ def _scales(text: pd.Series) -> pd.Series:
     return pd.Series(scales, index=text.index, dtype=float)
 
 
+def _without_missing(text: pd.Series) -> pd.Series:
+    return text.where(~text.str.lower().isin(MISSING), "").astype(str)
+
+
 def _labels(text: pd.Series) -> pd.Series | None:
-    """0, 1 or NaN per slide; None if most of the values are neither yes nor no, so that the column is no task."""
+    """0, 1 or NaN per slide; None if a value is neither yes nor no, so that the column is no yes/no task."""
     low = text.str.lower().replace({"0.0": "0", "1.0": "1"})
-    given = low[~low.isin(MISSING)]
-    odd = given[~given.isin(list(LABELS))]
-    if len(odd) > len(given) / 2:
-        return None
-    if len(odd):
-        raise refuse(str(text.name), "0 or 1, true or false, yes or no, or empty",
-                     f"`{text[odd.index[0]]}` ({where(int(odd.index[0]))})", "Correct it, or remove the column.")
-    return low.map(LABELS).astype(float)
+    low = low.where(~low.isin(MISSING), "")
+    return low.map(LABELS).astype(float) if low.isin([*LABELS, ""]).all() else None

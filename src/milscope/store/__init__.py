@@ -19,10 +19,14 @@ from milscope.store._sampling import HalvesSampler
 if TYPE_CHECKING:
     from milscope.store._bags import Bags, cells_alone, concatenate
     from milscope.store._features import feature_slides, read_cells, read_features, write_features
+    from milscope.store._outside import Imported, import_features, open_features
+    from milscope.store._packed import Packed, Scale, measure_scale, pack_features
 
 import_on_use(__name__, {  # these need torch, which the workers that cut slides do not
     **dict.fromkeys(("Bags", "cells_alone", "concatenate"), "milscope.store._bags"),
     **dict.fromkeys(("feature_slides", "read_cells", "read_features", "write_features"), "milscope.store._features"),
+    **dict.fromkeys(("Imported", "import_features", "open_features"), "milscope.store._outside"),
+    **dict.fromkeys(("Packed", "Scale", "measure_scale", "pack_features"), "milscope.store._packed"),
 })
 
 __all__ = [
@@ -31,8 +35,11 @@ __all__ = [
     "CellWriter",
     "Frame",
     "HalvesSampler",
+    "Imported",
     "Manifest",
+    "Packed",
     "Pixels",
+    "Scale",
     "Stage",
     "cells_alone",
     "concatenate",
@@ -40,6 +47,10 @@ __all__ = [
     "feature_slides",
     "fingerprint",
     "fingerprint_files",
+    "import_features",
+    "measure_scale",
+    "open_features",
+    "pack_features",
     "read_cells",
     "read_features",
     "read_manifest",

@@ -2,8 +2,7 @@
 
 import math
 import os
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import h5py
@@ -15,9 +14,10 @@ from jaxtyping import Float, Int
 
 from milscope.store._bags import Bags
 from milscope.store._cells import UNKNOWN, Frame
+from milscope.store._featurefile import FeatureFile, told
+from milscope.store._outside import PLACES, find_outside, outside_cells
 from milscope.types import refuse
 
-PLACES = ["x", "y", "width", "height"]
 MAGNIFICATION = 10.0
 """Magnification times microns per pixel: 40x is 0.25, 20x is 0.5, as the field counts."""
 
@@ -42,12 +42,19 @@ def write_features(path: Path, features: Float[np.ndarray, "cell feature"], cell
         file["features"].attrs.update({**common, "encoder": encoder})
         file.create_dataset("coords", data=_corners(places, frame))
         file["coords"].attrs.update({**common, **_scales(places, mpp, frame)})
-        file.create_dataset("cell", data=cells["cell"].to_pylist(), dtype=h5py.string_dtype())
+        file.create_dataset("cell", data=_texts(cells["cell"]))
         for name in PLACES:
             file.create_dataset(f"place/{name}", data=places[name])
     with temporary.open("rb") as file:
         os.fsync(file.fileno())
     temporary.replace(path)
+
+
+def _texts(names: pa.ChunkedArray) -> np.ndarray:
+    """Names as UTF-8 of one length, which HDF5 reads ten times faster than texts of any length."""
+    encoded = [name.encode() for name in names.to_pylist()]
+    length = max((len(name) for name in encoded), default=1)
+    return np.array(encoded, dtype=h5py.string_dtype("utf-8", max(length, 1)))
 
 
 def _corners(places: dict[str, Float[np.ndarray, " cell"]], frame: Frame) -> Int[np.ndarray, "cell 2"]:
@@ -79,16 +86,8 @@ def _scales(places: dict[str, Float[np.ndarray, " cell"]], mpp: Float[np.ndarray
 
 
 def feature_files(directory: Path) -> dict[str, Path]:
-    """Slide → file of a features artifact, in the order of their names."""
-    folders = sorted(Path(directory).glob("features_*"))
-    return _files(tuple((str(folder), folder.stat().st_mtime_ns) for folder in folders))
-
-
-@lru_cache(maxsize=8)
-def _files(folders: tuple[tuple[str, int], ...]) -> dict[str, Path]:
-    """Listed once for as long as the folders do not change: a thousand slides are read one by one."""
-    paths = (path for folder, _ in folders for path in Path(folder).glob("*.h5"))
-    return {path.stem: path for path in sorted(paths)}
+    """Slide → file of a features artifact, or of a folder that another tool wrote, in the order of their names."""
+    return find_outside(Path(directory)).files
 
 
 def feature_slides(directory: Path) -> list[str]:
@@ -99,27 +98,63 @@ def feature_slides(directory: Path) -> list[str]:
 def read_features(directory: Path, slides: Sequence[str]) -> Bags:
     """The features of those slides as one packed bag each, in that order.
 
+    Every file is read straight into its part of the packed array, so that memory holds the features once.
+
+    Args:
+        directory: A `features` artifact, or a folder of features that TRIDENT, CLAM, STAMP or torchmil wrote.
+        slides: The slides' names.
+
     Raises:
-        InputError: If a slide has no features, or the files differ in width.
+        InputError: If a slide has no features, a file cannot be read, or the files differ in width.
     """
     files = feature_files(directory)
-    arrays = [_read(files, slide) for slide in slides]
-    widths = {array.shape[1] for array in arrays}
+    paths = [_file(files, slide) for slide in slides]
+    if len(slides) == 1:  # as in prediction: nothing to add up, so the file is opened once
+        with FeatureFile(paths[0]) as file:
+            return _packed([file.shape], [file])
+    shapes = [file.shape for file in _opened(paths)]
+    widths = {width for cells, width in shapes if cells} or {width for _, width in shapes}
     if len(widths) != 1:
         raise refuse(str(directory), "features of one width", f"widths {sorted(widths)}", "Encode all slides with one encoder.")
-    offsets = np.cumsum([0, *(len(array) for array in arrays)])
-    return Bags(torch.from_numpy(np.concatenate(arrays)), torch.from_numpy(offsets))
+    width = widths.pop()
+    return _packed([(cells, width) for cells, _ in shapes], _opened(paths))
 
 
-def read_cells(directory: Path, slide: str) -> pd.DataFrame:
-    """Name and place of each cell of a slide, in the order of its features: cell, x, y, width, height (slide pixels)."""
-    with h5py.File(feature_files(directory)[slide]) as file:
-        columns = {"cell": file["cell"].asstr()[:], **{name: file[f"place/{name}"][:] for name in PLACES}}
-    return pd.DataFrame(columns)
+def read_cells(directory: Path, slide: str, *, mpp: float = math.nan) -> pd.DataFrame:
+    """Name and place of each cell of a slide, in the order of its features: cell, x, y, width, height (slide pixels).
+
+    A cell of another tool's file is named by its number, from 0; its place is NaN where the file does not tell it.
+
+    Args:
+        directory: A `features` artifact, or another tool's folder.
+        slide: The slide's name.
+        mpp: Microns per pixel of the slide, for places that are in microns (STAMP); NaN if unknown.
+    """
+    found = find_outside(Path(directory))
+    with FeatureFile(_file(found.files, slide)) as file, told(file.path):
+        names = file.column("cell")
+        if names is None:
+            return outside_cells(file, mpp if math.isfinite(mpp) else found.mpp, found.patch_size)
+        texts = pa.array(names, pa.binary()).cast(pa.string())
+        return pd.DataFrame({"cell": texts.to_pandas(), **{name: file.column(f"place/{name}") for name in PLACES}})
 
 
-def _read(files: dict[str, Path], slide: str) -> Float[np.ndarray, "cell feature"]:
+def _file(files: Mapping[str, Path], slide: str) -> Path:
     if slide not in files:
         raise refuse("slide", "among the encoded slides", f"`{slide}`", "Run `milscope encode` on the cells of all slides.")
-    with h5py.File(files[slide]) as file:
-        return file["features"][:].astype(np.float32)
+    return files[slide]
+
+
+def _opened(paths: Iterable[Path]) -> Iterator[FeatureFile]:
+    for path in paths:
+        with FeatureFile(path) as file:
+            yield file
+
+
+def _packed(shapes: Sequence[tuple[int, int]], files: Iterable[FeatureFile]) -> Bags:
+    offsets = np.cumsum([0, *(cells for cells, _ in shapes)])
+    features = np.empty((offsets[-1], shapes[0][1]), np.float32)  # numpy's memory comes in huge pages, torch's does not
+    for file, start, stop in zip(files, offsets, offsets[1:], strict=False):
+        if stop > start:
+            file.read_into(features[start:stop])
+    return Bags(torch.from_numpy(features), torch.from_numpy(offsets))

@@ -8,6 +8,7 @@ from milscope.aggregators._segments import (
     segment_argmax,
     segment_max,
     segment_mean,
+    segment_order,
     segment_softmax,
     segment_sum,
 )
@@ -49,3 +50,9 @@ def test_attend_weighs_values_per_head():
         for head in range(2):
             rows = slide == OWNER
             torch.testing.assert_close(found[slide, head], attention[rows, head] @ VALUES[rows])
+
+
+def test_order_goes_from_slide_to_slide_and_from_the_largest_down_whatever_the_order_of_rows():
+    values = torch.tensor([[1.0, 3.0], [1.0, 5.0], [2.0, 4.0], [0.0, 0.0], [7.0, 1.0], [7.0, 1.0]])
+    assert segment_order(values, OWNER).T.tolist() == [[2, 0, 1, 3, 4, 5], [1, 2, 0, 3, 4, 5]]
+    assert segment_order(values, torch.tensor([1, 0, 1, 0, 1, 0])).T.tolist() == [[5, 1, 3, 4, 2, 0], [1, 5, 3, 2, 0, 4]]

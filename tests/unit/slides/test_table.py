@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from milscope.slides import labels, read_slides, tasks, write_slides
+from milscope.slides import labels, other_columns, read_slides, tasks, write_slides
 from milscope.types import InputError
 
 
@@ -65,7 +65,8 @@ def test_frames_and_parquet(tmp_path):
     np.testing.assert_array_equal(expected[["y", "z"]], [[1, 0], [np.nan, np.nan]])
     frame.to_parquet(tmp_path / "a.parquet")
     pd.testing.assert_frame_equal(read_slides(tmp_path / "a.parquet"), expected)
-    assert expected.attrs["others"] == ["notes"]
+    assert (tasks(expected), other_columns(expected)) == (["y", "z"], ["notes"])
+    assert expected["notes"].tolist() == ["a", "b"]
 
 
 def test_the_given_frame_is_not_changed():
@@ -111,7 +112,6 @@ BAD = {
     "long": (f"slide\n{'ä' * 101}\n", "200 bytes"),
     "split": ("slide,split\na,training\nb,holdout\n", "`holdout` (line 3)"),
     "two splits": ("slide,patient,split\na,p,train\nb,p,test\n", "patient `p` in train and test"),
-    "label": ("slide,y\na,1\nb,0\nc,maybe\n", "`maybe` (line 4)"),
     "mpp": ("slide,mpp\na,-1\n", "above 0"),
     "mpp text": ("slide,mpp\na,20x\n", "`20x`"),
     "mpp infinite": ("slide,mpp\na,inf\n", "above 0"),
@@ -145,8 +145,9 @@ def test_labels_choose_the_only_task_and_the_labelled_slides():
 @pytest.mark.parametrize(("columns", "task", "says"), [
     ({"y": [0, 1], "z": [1, 0]}, "", "2 such columns: y, z"),
     ({}, "", "0 such columns: none"),
-    ({"stage": ["I", "II"]}, "", "not yes/no: stage"),
-    ({"y": [0, 1], "stage": ["I", "II"]}, "stage", "whose values are others. There is: y"),
+    ({"stage": ["I", "II"]}, "", "not yes/no: stage with `I` (line 2)"),
+    ({"y": ["1", "maybe"]}, "y", "Found `maybe` (line 3) in `y`. Correct it"),
+    ({"y": [0, 1], "stage": ["I", "II"]}, "stage", "Found `I` (line 2) in `stage`"),
     ({"y": [0, 1]}, "x", "Found `x`. There is: y"),
     ({"y": [1, 1]}, "y", "only 1"),
     ({"y": [None, None]}, "", "no label"),

@@ -84,3 +84,43 @@ def test_files_added_later_are_seen(tmp_path: Path) -> None:
     assert feature_slides(tmp_path) == ["a"]
     write(tmp_path, "b", 2)
     assert feature_slides(tmp_path) == ["a", "b"]
+
+
+def test_names_of_any_script_and_length_are_read_by_us_and_by_h5py(tmp_path: Path) -> None:
+    (tmp_path / "features_net").mkdir()
+    names = ["é", "", "細胞/1", "a" * 40]
+    table = cell_table(4).set_column(0, "cell", pa.array(names))
+    write_features(tmp_path / "features_net" / "a.h5", np.zeros((4, 3), np.float32), table, encoder="net")
+    assert read_cells(tmp_path, "a")["cell"].tolist() == names
+    with h5py.File(tmp_path / "features_net" / "a.h5") as file:
+        assert file["cell"].asstr()[:].tolist() == names
+    write_features(tmp_path / "features_net" / "none.h5", np.zeros((0, 3), np.float32), cell_table(0), encoder="net")
+    assert read_cells(tmp_path, "none").empty
+
+
+def test_names_of_any_length_as_older_versions_wrote_them_are_read(tmp_path: Path) -> None:
+    write(tmp_path, "a", 2)
+    with h5py.File(tmp_path / "features_net" / "a.h5", "a") as file:
+        del file["cell"]
+        file.create_dataset("cell", data=["é", "cell-1"], dtype=h5py.string_dtype())
+    assert read_cells(tmp_path, "a")["cell"].tolist() == ["é", "cell-1"]
+
+
+def test_the_cells_of_a_slide_without_features_are_told(tmp_path: Path) -> None:
+    write(tmp_path, "a", 2)
+    with pytest.raises(InputError, match=r"Found `b`\. Run `milscope encode`"):
+        read_cells(tmp_path, "b")
+
+
+def test_an_artifact_without_slides_has_none(tmp_path: Path) -> None:
+    (tmp_path / "features_net").mkdir()
+    (tmp_path / "manifest.json").write_text("{}")
+    assert feature_slides(tmp_path) == []
+    with pytest.raises(InputError, match=r"Found `b`"):
+        read_features(tmp_path, ["b"])
+
+
+def test_asking_twice_for_a_slide_gives_it_twice(tmp_path: Path) -> None:
+    first, second = write(tmp_path, "a", 2), write(tmp_path, "b", 1)
+    assert torch.equal(read_features(tmp_path, ["a", "b", "a"]).features,
+                       torch.from_numpy(np.concatenate([first, second, first])))

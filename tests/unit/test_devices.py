@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from milscope.encoders import choose_device, choose_precision, mixed_precision
+from milscope.devices import choose_device, choose_precision, mixed_precision
 from milscope.types import InputError
 
 

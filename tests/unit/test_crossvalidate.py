@@ -1,0 +1,106 @@
+"""Every slide is scored once, by a model that knew neither its label nor its patient."""
+
+import importlib
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from milscope.configs import CrossvalidateConfig, EvaluateConfig
+from milscope.crossvalidate import crossvalidate
+from milscope.evaluate import evaluate
+from milscope.store import read_features, read_manifest
+from milscope.train import load_model
+from milscope.types import InputError
+
+module = importlib.import_module("milscope.crossvalidate")
+QUICK = CrossvalidateConfig(aggregators=("mean",), epochs=5, batch=8, learning_rate=1e-2, folds=3, precision="float32")
+
+
+def test_every_slide_is_scored_by_the_model_that_did_not_know_its_patient(simulate, tmp_path):
+    data = simulate(slides=36)
+    table = data.table.assign(patient=[f"p{row // 2 * 2 % 30 + row % 2}" for row in range(36)])
+    found = crossvalidate(data.directory, table.drop(columns="split"), tmp_path / "cv", QUICK)
+    assert (found.folds, found.slides) == (3, 36)
+    scores = pd.read_csv(found.directory / "slides.csv", dtype={"patient": str})
+    assert sorted(scores["slide"]) == sorted(table["slide"])
+    assert (scores["split"] == "test").all()
+    division = pd.read_csv(found.directory / "splits.csv")
+    assert ((division.filter(like="fold_") == "test").sum(axis=1) == 1).all()
+    for number in range(3):
+        seen = read_manifest(found.directory / "models" / str(number), "model").patients
+        own = scores[scores["fold"] == number]
+        assert not set(own["patient"]) & set(seen)
+        model, questions, *_ = load_model(found.directory / "models" / str(number))
+        with torch.no_grad():
+            logits = model(read_features(data.directory, own["slide"].tolist())).logits
+        np.testing.assert_allclose(own["logit"], questions.tasks[0].suspicion(logits), atol=1e-4)
+    cells = pd.read_parquet(found.directory / "cells.parquet")
+    assert set(cells["slide"]) == set(scores["slide"])
+
+
+def test_its_scores_are_evaluated_as_any_others_and_the_encoders_patients_are_refused(simulate, tmp_path):
+    data = simulate(slides=36)
+    found = crossvalidate(data.directory, data.table, tmp_path / "cv", QUICK)
+    with pytest.raises(InputError, match="neither encoder nor model was trained on"):
+        evaluate(found.directory, tmp_path / "metrics")
+    stranger = data.table.replace({"patient": {"p000": "p999"}})
+    config = replace(QUICK, aggregators=("abmil",), epochs=20)
+    found = crossvalidate(data.directory, stranger, tmp_path / "cv2", config)
+    assert evaluate(found.directory, tmp_path / "metrics", EvaluateConfig(draws=50)).auc > 0.9
+
+
+def test_a_poisoned_label_changes_no_score_of_its_own_fold(simulate, tmp_path):
+    data = simulate(slides=36)
+    crossvalidate(data.directory, data.table, tmp_path / "clean", QUICK)
+    clean = pd.read_csv(tmp_path / "clean" / "slides.csv")
+    poisoned = data.table.copy()
+    test = poisoned["slide"].isin(clean.loc[clean["fold"] == 1, "slide"])
+    folders = pd.read_csv(tmp_path / "clean" / "splits.csv")
+    (tmp_path / "splits").mkdir()
+    for fold in range(3):
+        named = {name: folders.loc[folders[f"fold_{fold}"] == split, "slide"].tolist()
+                 for name, split in (("train", "train"), ("val", "validation"), ("test", "test"))}
+        pd.DataFrame({name: pd.Series(slides, dtype=str) for name, slides in named.items()}).to_csv(
+            tmp_path / "splits" / f"splits_{fold}.csv")
+    poisoned.loc[test, "abnormal"] = 1 - poisoned.loc[test, "abnormal"]
+    crossvalidate(data.directory, poisoned, tmp_path / "poisoned", QUICK, splits=tmp_path / "splits")
+    found = pd.read_csv(tmp_path / "poisoned" / "slides.csv").set_index("slide")["logit"]
+    own = clean[clean["fold"] == 1]
+    np.testing.assert_array_equal(found[own["slide"]], own["logit"])
+
+
+def test_finished_folds_are_not_trained_again(simulate, tmp_path, monkeypatch):
+    data, trained = simulate(slides=36), []
+    train = module.train
+
+    def interrupted(*arguments):
+        trained.append(arguments[2])
+        if len(trained) == 2:
+            raise KeyboardInterrupt
+        return train(*arguments)
+
+    monkeypatch.setattr(module, "train", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        crossvalidate(data.directory, data.table, tmp_path / "cv", QUICK)
+    before = (tmp_path / ".cv.partial" / "models" / "0" / "manifest.json").stat().st_mtime_ns
+    crossvalidate(data.directory, data.table, tmp_path / "cv", QUICK)
+    assert (tmp_path / "cv" / "models" / "0" / "manifest.json").stat().st_mtime_ns == before
+
+
+def test_no_site_is_trained_on_and_tested(simulate, tmp_path):
+    data = simulate(slides=36)
+    table = data.table.assign(site=[f"hospital {row // 2 % 6}" for row in range(36)])
+    found = crossvalidate(data.directory, table, tmp_path / "cv", replace(QUICK, site="site"))
+    division = pd.read_csv(found.directory / "splits.csv").merge(table[["slide", "site"]], on="slide")
+    for fold in range(3):
+        tested = set(division.loc[division[f"fold_{fold}"] == "test", "site"])
+        assert not tested & set(division.loc[division[f"fold_{fold}"] != "test", "site"])
+
+
+def test_nothing_to_learn_from_is_refused(simulate, tmp_path):
+    data = simulate(slides=12)
+    with pytest.raises(InputError, match="slides that have features and a label"):
+        crossvalidate(data.directory, data.table.assign(slide=[f"x{row}" for row in range(12)]), tmp_path / "cv", QUICK)
