@@ -11,7 +11,8 @@ from statistics import median
 
 import torch
 
-LIBRARIES = ("milscope", "torch", "torchvision", "timm", "torchjd", "lightly", "pillow", "simplejpeg", "numpy")
+LIBRARIES = ("milscope", "torch", "torchvision", "timm", "torchjd", "lightly", "torchmil", "h5py", "pillow", "simplejpeg",
+             "numpy")
 
 
 def in_turn(sides: Mapping[str, Callable[[], float]], rounds: int, warm: int = 1) -> dict[str, list[float]]:
@@ -82,9 +83,9 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     return "\n".join(lines + ["| " + " | ".join(map(str, row)) + " |" for row in rows])
 
 
-def write_between_marks(path: Path, text: str) -> None:
+def write_between_marks(path: Path, text: str, mark: str = "pretrain") -> None:
     """Puts the tables where the page has room for them."""
-    begin, end = "<!-- pretrain: begin -->", "<!-- pretrain: end -->"
+    begin, end = f"<!-- {mark}: begin -->", f"<!-- {mark}: end -->"
     page = path.read_text()
     head, rest = page.split(begin)
     path.write_text(f"{head}{begin}\n{text}\n{end}{rest.split(end)[1]}")

@@ -10,9 +10,10 @@ LAYERS = [
     "types", "configs", "lazy", "progress", "pool",
     "slides", "store", "split", "operating", "tasks",
     "checkpoints", "devices", "augment", "distributed", "encoders", "objectives", "surgery", "telemetry", "learner",
-    "aggregators", "fitting", "candidates",
-    "metrics", "curves", "truth", "ranking",
-    "synth", "tile", "pretrain", "encode", "train", "predict", "crossvalidate", "retrieve", "evaluate", "report",
+    "aggregators", "fitting", "candidates", "cohorts",
+    "metrics", "curves", "comparison", "truth", "ranking",
+    "synth", "tile", "pretrain", "encode", "train", "predict", "crossvalidate", "retrieve", "evaluate",
+    "card", "export", "compare", "report",
     "recipes", "cli", "__main__",
 ]
 SLOW = {"torch", "timm", "sklearn", "matplotlib", "pandas", "scipy"}

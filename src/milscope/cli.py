@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from milscope.configs import STAGES, SynthConfig, configure
+from milscope.configs import STAGES, CrossvalidateConfig, SynthConfig, configure
 from milscope.progress import speaks
 from milscope.types import InputError, refuse
 
@@ -192,16 +192,76 @@ def train(features: Path, slides: Path, out: Path, config: Any) -> None:  # noqa
 
 
 @cli.command()
-@click.argument("features", type=PATH)
-@click.argument("model", type=PATH)
-@click.option("--slides", type=PATH, help="Slide table; only its slides are scored.")
+@click.argument("first", metavar="MODEL|FEATURES", type=PATH)
+@click.argument("second", metavar="SLIDES|MODEL", type=PATH)
+@click.option("--cells", type=PATH, help="With MODEL SLIDES: folder of cell crops per slide, or table `slide,x,y`.")
+@click.option("--images", type=PATH, help="With MODEL SLIDES: folder of slide images, if SLIDES has no `file` column.")
+@click.option("--encoder", type=PATH, help="With MODEL SLIDES: the encoder.  [default: `pretrain` beside the model]")
+@click.option("--slides", type=PATH, help="With FEATURES MODEL: slide table; only its slides are scored.")
 @click.option("--out", type=PATH, required=True, help="Directory of the scores.")
 @configured(STAGES["predict"])
-def predict(features: Path, model: Path, slides: Path | None, out: Path, config: Any) -> None:  # noqa: ANN401
-    """Score slides and cells."""
-    from milscope.predict import predict as verb
+def predict(first: Path, second: Path, slides: Path | None, out: Path, config: Any, **new: Path | None) -> None:  # noqa: ANN401
+    """Score slides and cells: new slides with `MODEL SLIDES`, or features with `FEATURES MODEL`."""
+    from milscope.store import artifact_kind
 
-    tell("predict", verb(features, model, out, slides, config))
+    if artifact_kind(first) == "model":
+        from milscope.recipes import apply
+
+        done = apply(first, second, out, config=config, **new)
+        tell("predict", done)
+        click.echo(f"{'':>9}  {done.directory / 'slides.csv'}")
+    else:
+        from milscope.predict import predict as verb
+
+        tell("predict", verb(first, second, out, slides, config))
+
+
+@cli.command()
+@click.argument("features", type=PATH)
+@click.argument("slides", type=PATH)
+@click.option("--splits", type=PATH, help="Folder or file of folds as CLAM or STAMP wrote them, instead of new ones.")
+@click.option("--out", type=PATH, required=True, help="Directory of the scores.")
+@configured(CrossvalidateConfig)
+def crossvalidate(features: Path, slides: Path, splits: Path | None, out: Path, config: Any) -> None:  # noqa: ANN401
+    """Score every slide of SLIDES with a model that has not seen its patient: train and predict, fold by fold."""
+    from milscope.crossvalidate import crossvalidate as verb
+
+    tell("validate", verb(features, slides, out, config, splits=splits))
+
+
+@cli.command("import")
+@click.argument("source", type=PATH)
+@click.option("--out", type=PATH, required=True, help="Directory of the features; the files stay where they are.")
+@click.option("--encoder", default="", help="Name of the encoder, where neither files nor folder say it.")
+@click.option("--mpp", type=float, help="Microns per pixel of the slides, for places in microns (STAMP).")
+@click.option("--patch-size", type=float, help="Side of a cell, slide pixels, where the files do not say it (CLAM, torchmil).")
+def import_(source: Path, out: Path, **named: Any) -> None:  # noqa: ANN401
+    """Make features of the folder SOURCE that TRIDENT, CLAM, STAMP or torchmil wrote."""
+    from milscope.store import import_features
+
+    tell("import", import_features(source, out, **named))
+
+
+@cli.command()
+@click.argument("artifact", type=PATH)
+@click.option("--card", is_flag=True, help="A model's card, as Markdown.")
+def info(artifact: Path, card: bool) -> None:
+    """Say what an ARTIFACT is: its kind, settings, inputs and results."""
+    from milscope.card import card as written
+    from milscope.card import describe
+
+    click.echo(written(artifact) if card else describe(artifact))
+
+
+@cli.command()
+@click.argument("model", type=PATH)
+@click.option("--encoder", type=PATH, help="Its encoder, to be exported with it.")
+@click.option("--out", type=PATH, required=True, help="Directory of the ONNX files.")
+def export(model: Path, encoder: Path | None, out: Path) -> None:
+    """Write a MODEL as ONNX, checked against PyTorch (needs milscope[onnx])."""
+    from milscope.export import export as verb
+
+    tell("export", verb(model, out, encoder))
 
 
 @cli.command()
@@ -251,14 +311,15 @@ def report(run: Path, out: Path | None, config: Any) -> None:  # noqa: ANN401
 @click.option("--config", type=PATH, help="TOML file with a section per stage.")
 @click.option("--set", "assignments", multiple=True, metavar="STAGE.KEY=VALUE", help="One setting, over the TOML file's.")
 @click.option("--seed", type=int, help="Seed of all stages.  [default: 0]")
-@click.option("--task", help="Label column to learn.  [default: the only one]")
+@click.option("--task", help="What to learn, as in `train`; a single column guides `pretrain`, too.  [default: the only one]")
 def run_all(slides: Path, config: Path | None, assignments: tuple[str, ...], seed: int | None, task: str | None,
             **named: Any) -> None:  # noqa: ANN401
     """Run the whole flow on SLIDES, from images and slide labels to the report."""
     settings = read_toml(config) if config else {}
     for key, value in (("seed", seed), ("task", task)):
         for stage, config_class in STAGES.items():
-            if value is not None and any(field.name == key for field in dataclasses.fields(config_class)):
+            learns = stage != "pretrain" or key != "task" or ":" not in str(value)  # which takes a column of yes and no only
+            if value is not None and learns and any(field.name == key for field in dataclasses.fields(config_class)):
                 settings.setdefault(stage, {})[key] = value
     for assignment in assignments:
         _assign(settings, assignment)

@@ -1,5 +1,6 @@
 """The settings of every stage, free of heavy imports: each field is a command-line flag and a TOML key."""
 
+import copy
 import dataclasses
 import difflib
 import types
@@ -120,7 +121,7 @@ class TrainConfig:
     epochs: int = setting(100, "most passes over the training slides")
     patience: int = setting(20, "passes without improvement before training ends")
     batch: int = setting(16, "slides a step")
-    cells: int = setting(262_144, "most cells in memory at a time; a step is divided, its gradient is the same")
+    cells: int = setting(32_768, "most cells in memory at a time; a step is divided, its gradient is the same")
     learning_rate: float = setting(3e-4, "learning rate (AdamW)")
     weight_decay: float = setting(1e-3, "weight decay (AdamW)")
     dropout: float = setting(0.25, "share of features dropped in training")
@@ -146,11 +147,50 @@ class CrossvalidateConfig(TrainConfig):
     validation: float = setting(0.2, "share of the other patients on which models are chosen")
 
 
+def _as_in(config_class: type[Any], name: str) -> Any:  # noqa: ANN401
+    """A field with the default and the meaning that it has in another class."""
+    return copy.copy(config_class.__dataclass_fields__[name])
+
+
+@dataclass(frozen=True)
+class CompareConfig:
+    """How several slide models are judged on the same patients."""
+
+    task: str = _as_in(TrainConfig, "task")
+    models: tuple[str, ...] = setting(("abmil-gated", "clam-sb", "dsmil", "transmil", "max"),
+                                      "models to compare, the first with each other one; `mean` always comes along")
+    options: dict[str, Any] = _as_in(TrainConfig, "options")  # noqa: RUF009 - a copy each
+    seeds: int = setting(5, "repetitions, each with other folds and other random numbers, the same for all models")
+    folds: int = setting(5, "parts of the patients, each of them the test patients of one training; 0: the split of the table")
+    site: str = _as_in(CrossvalidateConfig, "site")
+    validation: float = _as_in(CrossvalidateConfig, "validation")
+    select: str = _as_in(TrainConfig, "select")
+    ensemble: int = _as_in(TrainConfig, "ensemble")
+    epochs: int = _as_in(TrainConfig, "epochs")
+    patience: int = _as_in(TrainConfig, "patience")
+    batch: int = _as_in(TrainConfig, "batch")
+    cells: int = _as_in(TrainConfig, "cells")
+    learning_rate: float = _as_in(TrainConfig, "learning_rate")
+    weight_decay: float = _as_in(TrainConfig, "weight_decay")
+    dropout: float = _as_in(TrainConfig, "dropout")
+    loss: str = _as_in(TrainConfig, "loss")
+    balance: str = _as_in(TrainConfig, "balance")
+    temperature: bool = _as_in(TrainConfig, "temperature")
+    precision: str = _as_in(TrainConfig, "precision")
+    device: str = _as_in(TrainConfig, "device")
+    seed: int = setting(0, "of the first repetition; same seed, same comparison")
+    draws: int = setting(2000, "bootstrap draws over patients and repetitions")
+    confidence: float = setting(0.95, "coverage of the intervals; differences are tested at 1 less this")
+    transductive: bool = setting(False, "also judge patients that the encoder was trained on (said on the page)")
+
+
 @dataclass(frozen=True)
 class PredictConfig:
     """How slides are scored."""
 
     threshold: float | None = setting(None, "probability from which a slide is called positive; empty: the model's, else 0.5")
+    precision: str = setting("float32", "arithmetic; auto is faster where the processor has bfloat16, and as exact as that",
+                             choices=("auto", "float32", "bfloat16"))
 
 
 @dataclass(frozen=True)

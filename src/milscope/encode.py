@@ -54,7 +54,7 @@ def encode(cells: Path | str, encoder: Path | str, out: Path | str, config: Enco
             folder.mkdir(exist_ok=True)
             _encode_missing(store, network, folder, config, margin=origin.config.get("margin", 1.0))
             stage.summary.update(slides=len(store.slides), cells=sum(map(store.count, store.slides)),
-                                 features=network.features, encoder=network.name,
+                                 features=network.features, encoder=network.name, tile=store.manifest.config,
                                  warnings=_scale_warnings(origin.summary.get("extent"), store.extent(store.slides)))
     summary = stage.manifest.summary
     return Encoded(Path(out), summary["slides"], summary["cells"], summary["features"], summary.get("warnings", []))

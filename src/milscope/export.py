@@ -43,6 +43,7 @@ UNEXPORTABLE: Mapping[str, str] = {
     "ABMILX": "it compares all pairs of cells in blocks, as many as there are cells for",
     "DTFD": "how many pseudo-bags a slide has depends on its cells",
     "MambaMIL": "it takes one cell after the other",
+    "TransMIL": "it picks a token whose place depends on the number of cells",
 }
 """Aggregators whose steps ONNX cannot say for any number of cells, and why."""
 

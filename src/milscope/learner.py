@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from milscope.augment import Views
 from milscope.checkpoints import optimizer_tensors, restore_optimizer, step_seed
 from milscope.configs import PretrainConfig
-from milscope.distributed import Team
 from milscope.devices import choose_device, choose_precision, mixed_precision
+from milscope.distributed import Team
 from milscope.encoders import Encoder, Projector, freeze, load_encoder, quicken
 from milscope.objectives import METHODS, Method, NTXent
 from milscope.surgery import SURGERIES, Conflict

@@ -43,8 +43,7 @@ class Band(NamedTuple):
         if np.isnan(scores).any():
             raise refuse("scores", "numbers", f"nan for {int(np.isnan(scores).sum())} of {len(scores)}",
                          "Leave such slides out.")
-        positive = scores >= max(self.lower, self.upper)
-        return np.where(scores < self.lower, "negative", np.where(positive, "positive", "review"))
+        return np.where(scores < self.lower, "negative", np.where(scores >= self.upper, "positive", "review"))
 
 
 class Operating(NamedTuple):

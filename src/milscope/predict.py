@@ -1,6 +1,7 @@
 """Prediction: what the model says of every slide and patient, and for each cell the attention and the evidence."""
 
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,8 +14,8 @@ from jaxtyping import Float
 from scipy.special import expit, logit
 from torch import Tensor
 
-from milscope.aggregators import Aggregator
 from milscope.configs import PredictConfig
+from milscope.devices import choose_precision, mixed_precision
 from milscope.operating import Band
 from milscope.progress import progress
 from milscope.slides import read_slides
@@ -22,7 +23,6 @@ from milscope.store import (
     Bags,
     Manifest,
     Stage,
-    cells_alone,
     feature_slides,
     fingerprint,
     open_features,
@@ -32,11 +32,10 @@ from milscope.store import (
     write_text,
 )
 from milscope.tasks import Graded, Questions, Survival, Task
-from milscope.train import Model, load_model
-from milscope.types import refuse
+from milscope.train import Model, load_model, outside_warnings
+from milscope.types import InputError, refuse
 
-CHUNK = 8192
-"""Cells scored alone at a time."""
+CPU = torch.device("cpu")
 ROUNDING = 1e-12
 """Share of a logit that is lost when a probability is turned into it."""
 PLACES = ("x", "y", "width", "height")
@@ -79,23 +78,15 @@ def predict(
     with Stage(Path(out), "scores", config, inputs, trained.patients) as stage:
         if not stage.done:
             bands = {task.name: _band(task, loaded, config.threshold) for task in loaded.questions.tasks}
-            logits, odd = _score(Path(features), loaded, table["slide"].tolist(), stage.work / "cells.parquet")
+            precision = choose_precision(config.precision, CPU)
+            logits, odd = _score(Path(features), loaded, table["slide"].tolist(), stage.work / "cells.parquet", precision)
             told = _write_slides(table, logits, loaded.questions, bands, stage.work)
             stage.summary.update(task=loaded.record["task"], threshold=_threshold(loaded, config),
                                  tasks=[task.describe() for task in loaded.questions.tasks],
-                                 aggregator=loaded.record["aggregator"], **_summary(told, missing, odd))
+                                 aggregator=loaded.record["aggregator"],
+                                 **_summary(told, missing, odd, outside_warnings(origin)))
     found = stage.manifest.summary
     return Predicted(Path(out), found["slides"], found["positives"])
-
-
-@torch.inference_mode()
-def cell_logits(aggregator: Aggregator, features: Float[Tensor, "cell feature"]) -> Float[Tensor, "cell logit"]:
-    """The logits of each cell, were it alone on a slide: the suspicion in them is its evidence.
-
-    It is comparable between slides and between aggregators, which attention is not. Memory is bounded: cells are scored a
-    few thousand at a time.
-    """
-    return torch.cat([aggregator(cells_alone(rows)).logits for rows in features.split(CHUNK)])
 
 
 def _band(task: Task, model: Model, threshold: float | None) -> Band:
@@ -139,7 +130,8 @@ def _table(features: Path, slides: Path | str | pd.DataFrame | None, questions: 
     return frame[has].reset_index(drop=True), missing
 
 
-def _score(features: Path, model: Model, slides: list[str], cells: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _score(features: Path, model: Model, slides: list[str], cells: Path, precision: torch.dtype,
+           ) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Writes the cells' scores, one row group per slide; gives the slides' logits, and why a slide has none."""
     logits: dict[str, Tensor] = {}
     odd: dict[str, str] = {}
@@ -147,12 +139,14 @@ def _score(features: Path, model: Model, slides: list[str], cells: Path) -> tupl
     with pq.ParquetWriter(cells, schema) as writer, progress("predict", len(slides), "slides") as advance:
         for slide, bags in _bags(features, slides):
             advance(1)
-            if len(bags.features) == 0:
+            if isinstance(bags, InputError):
+                odd[slide] = str(bags)
+            elif len(bags.features) == 0:
                 odd[slide] = "no cells"
             elif not torch.isfinite(bags.features).all():
                 odd[slide] = "features that are not finite"
             else:
-                logits[slide], columns = _score_slide(model, bags)
+                logits[slide], columns = _score_slide(model, bags, precision)
                 frame = read_cells(features, slide).assign(slide=slide, **columns)
                 writer.write_table(pa.Table.from_pandas(frame[schema.names], schema, preserve_index=False))
     if not logits:
@@ -161,9 +155,21 @@ def _score(features: Path, model: Model, slides: list[str], cells: Path) -> tupl
     return logits, odd
 
 
-def _bags(features: Path, slides: list[str]) -> Iterator[tuple[str, Bags]]:
-    for slide in slides:
-        yield slide, read_features(features, [slide])
+def _bags(features: Path, slides: list[str]) -> Iterator[tuple[str, Bags | InputError]]:
+    """Each slide with its features, or why they cannot be read; the next is read while one is scored."""
+    with ThreadPoolExecutor(1) as reader:
+        ahead = [reader.submit(_read, features, slide) for slide in slides[:1]]
+        for place, slide in enumerate(slides):
+            ready = ahead.pop().result()
+            ahead += [reader.submit(_read, features, each) for each in slides[place + 1 : place + 2]]
+            yield slide, ready
+
+
+def _read(features: Path, slide: str) -> Bags | InputError:
+    try:
+        return read_features(features, [slide])
+    except InputError as error:
+        return error
 
 
 def _schema(questions: Questions) -> pa.Schema:
@@ -178,15 +184,16 @@ def _cell_columns(place: int, task: Task) -> tuple[str, str]:
 
 
 @torch.inference_mode()
-def _score_slide(model: Model, bags: Bags) -> tuple[Float[Tensor, " logit"], dict[str, Float[np.ndarray, " cell"]]]:
-    found = model.aggregator(bags)
-    alone = cell_logits(model.aggregator, bags.features)
+def _score_slide(model: Model, bags: Bags, precision: torch.dtype,
+                 ) -> tuple[Float[Tensor, " logit"], dict[str, Float[np.ndarray, " cell"]]]:
+    with mixed_precision(CPU, precision):
+        found, alone = model.aggregator.with_cells_alone(bags)
     columns: dict[str, Float[np.ndarray, " cell"]] = {}
     shares = zip(model.questions.tasks, model.questions.logits(found.attention), model.questions.logits(alone), strict=True)
     for place, (task, attention, logits) in enumerate(shares):
         names = _cell_columns(place, task)
-        columns |= {names[0]: task.attention(attention).numpy(), names[1]: task.suspicion(logits).numpy()}
-    return found.logits[0], columns
+        columns |= {names[0]: task.attention(attention.float()).numpy(), names[1]: task.suspicion(logits.float()).numpy()}
+    return found.logits[0].float(), columns
 
 
 def _write_slides(table: pd.DataFrame, scored: Mapping[str, Tensor], questions: Questions, bands: Mapping[str, Band],
@@ -236,10 +243,10 @@ def _patients(slides: pd.DataFrame, band: Band) -> pd.DataFrame:
     return frame.assign(called=(frame["logit"] >= band.lower).astype(int), decision=band.decide(frame["logit"].to_numpy()))
 
 
-def _summary(told: pd.DataFrame, missing: list[str], odd: dict[str, str]) -> dict[str, Any]:
+def _summary(told: pd.DataFrame, missing: list[str], odd: dict[str, str], warnings: list[str]) -> dict[str, Any]:
     reasons = dict.fromkeys(missing, "no features") | odd
     return {
         "slides": len(told), "positives": int(told["called"].sum()), "skipped": list(reasons),
         "review": int((told["decision"] == "review").sum()),
-        "warnings": [f"slide {slide} was not scored: {reason}" for slide, reason in reasons.items()],
+        "warnings": [*warnings, *(f"slide {slide} was not scored: {reason}" for slide, reason in reasons.items())],
     }

@@ -7,19 +7,20 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from milscope.configs import STAGES, configure
+from milscope.configs import STAGES, PredictConfig, TileConfig, configure
 from milscope.encode import encode
 from milscope.evaluate import evaluate
-from milscope.predict import predict
+from milscope.predict import Predicted, predict
 from milscope.pretrain import pretrain
 from milscope.report import report
 from milscope.retrieve import retrieve
 from milscope.slides import labels, read_slides, write_slides
 from milscope.split import split
-from milscope.store import unwritable, write_text
+from milscope.store import read_manifest, unwritable, write_text
+from milscope.tasks import parse_tasks
 from milscope.tile import tile
-from milscope.train import train
-from milscope.types import refuse
+from milscope.train import load_model, train
+from milscope.types import InputError, refuse
 
 Settings = Mapping[str, Mapping[str, Any]]
 
@@ -72,7 +73,7 @@ def run(slides: Path | str | pd.DataFrame, out: Path | str, *, cells: Path | str
     """
     out, configs = Path(out), resolve(recipe, settings or {})
     _check_ahead(read_slides(slides), configs, truth)
-    table = split(read_slides(slides), configs["split"], task=configs["train"].task)
+    table = _divided(read_slides(slides), configs)
     _write_head(out, table, recipe, configs)
 
     def stage(name: str, function: Callable[..., Any], *inputs: object, **named: object) -> Path:
@@ -109,10 +110,58 @@ def resolve(recipe: str, settings: Settings) -> dict[str, Any]:
             for stage, config in STAGES.items()}
 
 
+def apply(model: Path | str, slides: Path | str | pd.DataFrame, out: Path | str, *, cells: Path | str | None = None,
+          images: Path | str | None = None, encoder: Path | str | None = None,
+          config: PredictConfig | None = None) -> Predicted:
+    """Scores slides never seen with a trained model: cut, encoded and scored as those that it was trained on.
+
+    Args:
+        model: A `model` artifact.
+        slides: The slide table; it needs no labels.
+        out: Directory with a directory for each stage: `tile`, `encode` and `predict`.
+        cells: As in `run`.
+        images: As in `run`.
+        encoder: The encoder of the model's features; None: `pretrain` beside the model, where `run` leaves it.
+        config: Settings of `predict`.
+
+    Raises:
+        InputError: If the encoder is missing or another one, or as the three stages.
+    """
+    out, record = Path(out), load_model(model).record
+    network = _encoder(Path(model), encoder, record)
+    if not record.get("cells"):
+        raise refuse("model", "trained on features that milscope encoded", "one that does not say how cells were cut",
+                     "Encode the slides as before, and give the features to `predict`.")
+    cut = configure(TileConfig, record["cells"], source="model")
+    store = tile(slides, out / "tile", cells=cells, images=images, config=cut)
+    features = encode(store.directory, network, out / "encode")
+    return predict(features.directory, model, out / "predict", slides, config)
+
+
+def _encoder(model: Path, given: Path | str | None, record: Mapping[str, Any]) -> Path:
+    """The encoder that the model's features came from."""
+    encoder = Path(given) if given is not None else model.resolve().parent / "pretrain"
+    try:
+        found = read_manifest(encoder, "encoder").fingerprint
+    except InputError as error:
+        raise refuse("encoder", "the one that the model's features came from", f"none at {encoder}",
+                     "Give it with `--encoder`.") from error
+    if found != record["encoder"]:
+        raise refuse("encoder", f"{record['encoder']}, with which the model was trained", f"{found} at {encoder}",
+                     "Give the right one with `--encoder`.")
+    return encoder
+
+
+def _divided(table: pd.DataFrame, configs: Mapping[str, Any]) -> pd.DataFrame:
+    """The slide table with its split, stratified by what is to be learned."""
+    columns = dict.fromkeys(task.columns[-1] for task in parse_tasks(configs["train"].task, table))
+    return split(table, configs["split"], task=",".join(columns))
+
+
 def _check_ahead(table: pd.DataFrame, configs: Mapping[str, Any], truth: Path | str | None) -> None:
     """What a late stage would refuse is refused before the first one works for hours."""
-    for stage in ("pretrain", "train"):
-        labels(table, configs[stage].task)
+    labels(table, configs["pretrain"].task)
+    parse_tasks(configs["train"].task, table)
     if configs["retrieve"].k < 1:
         raise refuse("k", "at least 1", configs["retrieve"].k, "Ask for one cell or more.")
     if truth is not None and not Path(truth).is_file():

@@ -4,7 +4,6 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -338,10 +337,10 @@ def _share_out(strata: Strata, parts: Mapping[str, float], seed: int | Sequence[
     return chosen
 
 
-def _counts(patients: int, parts: Mapping[str, float]) -> dict[str, int | Fraction]:
+def _counts(patients: int, parts: Mapping[str, float]) -> dict[str, int]:
     """How many of so many patients each part gets: folds the same, splits rounded shares, one if there are enough."""
     if "train" not in parts:
-        return dict.fromkeys(parts, Fraction(patients, len(parts)))
+        return dict.fromkeys(parts, patients // len(parts))
     least = 1 if patients >= len(parts) else 0
     counts = {name: max(least, int(patients * share + 0.5)) for name, share in parts.items() if name != "train"}
     while sum(counts.values()) > patients - least:

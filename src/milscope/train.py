@@ -4,29 +4,27 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
-import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from safetensors.torch import load_file
 from torch import Tensor
 
 from milscope.aggregators import ENSEMBLE, Aggregator, aggregator_class, restored
 from milscope.candidates import Candidates, Member, candidate_names, rows_of
 from milscope.checkpoints import save_checkpoint
+from milscope.cohorts import COHORTS, Cohort, check_classes, described_slides, parts, places, read_cohort
 from milscope.configs import TrainConfig
 from milscope.fitting import Computer, Lesson, Slides
-from milscope.operating import Operating, operating_point, patients_highest
+from milscope.operating import Guarantee, Operating, operating_point, patients_highest
 from milscope.progress import progress
 from milscope.slides import read_slides
-from milscope.split import rotations
 from milscope.store import (
     Manifest,
     Packed,
     Stage,
-    feature_slides,
     fingerprint,
     open_features,
     pack_features,
@@ -34,10 +32,8 @@ from milscope.store import (
     read_manifest,
     write_text,
 )
-from milscope.tasks import Answers, Binary, Graded, Questions, Task, described_task, mean_measure, parse_tasks
-from milscope.types import SPLITS, InputError, Split, refuse
-
-COHORTS: tuple[Split, ...] = ("train", "validation")
+from milscope.tasks import Binary, Questions, described_task, mean_measure
+from milscope.types import InputError, refuse
 
 
 class Trained(NamedTuple):
@@ -83,7 +79,7 @@ def train(
     config = config or TrainConfig()
     _check(config)
     origin = open_features(Path(features))
-    cohort = _cohort(Path(features), read_slides(slides), config)
+    cohort = read_cohort(Path(features), read_slides(slides), config)
     inputs = {"features": origin.fingerprint, "slides": fingerprint(cohort.used.to_dict("list"))}
     with Stage(Path(out), "model", config, inputs, [*origin.patients, *cohort.used["patient"]]) as stage:
         if not stage.done:
@@ -108,26 +104,10 @@ def load_model(directory: Path | str) -> Model:
     return Model(model, Questions(tuple(tasks)), operating, record)
 
 
-class _Cohort(NamedTuple):
-    """The slides that may be learned from, and those that are set aside for the threshold."""
-
-    table: pd.DataFrame
-    aside: pd.DataFrame
-    questions: Questions
-    missing: list[str]
-    """Slides of the table without features."""
-
-    @property
-    def used(self) -> pd.DataFrame:
-        """What of the slide table the model depends on."""
-        columns = ["slide", "patient", "split", *dict.fromkeys(name for task in self.questions.tasks for name in task.columns)]
-        return pd.concat([self.table, self.aside])[columns]
-
-
 class _Training:
     """All members of the model, one after the other, and what follows from their answers."""
 
-    def __init__(self, features: Path, cohort: _Cohort, config: TrainConfig, work: Path) -> None:
+    def __init__(self, features: Path, cohort: Cohort, config: TrainConfig, work: Path) -> None:
         self.features, self.cohort, self.config, self.work = features, cohort, config, work
         self.computer = Computer.of(config)
 
@@ -137,23 +117,25 @@ class _Training:
         packed = pack_features(self.features, self.cohort.table["slide"].tolist(), file, self.computer.precision)
         table = self.cohort.table[self.cohort.table["slide"].isin(packed.slides)].reset_index(drop=True)
         questions = self.cohort.questions
-        _check_classes(questions, table, [*self.cohort.missing, *packed.empty])
+        check_classes(questions, table, [*self.cohort.missing, *packed.empty])
         slides = Slides(packed.bags, questions.targets(table))
-        lessons = [Lesson(slides, *_places(part, table["slide"]), questions, packed.scale)
-                   for part in _parts(table, questions, self.config)]
+        lessons = [Lesson(slides, *places(part, table["slide"]), questions, packed.scale)
+                   for part in parts(table, questions, self.config)]
         members = self._members(lessons)
         held, answers = self._answers(members, lessons, slides)
         questions = _calibrated(questions, answers, slides.targets, held, self.config)
         operating, warnings = self._operating(members, questions)
         summary = _summary(members, questions, answers[held], slides.targets[held])
-        self._write(members, {**summary, **self._record(origin, packed, table), "tasks": [t.describe() for t in questions.tasks],
+        self._write(members, {**summary, **self._record(origin, table),
+                              "tasks": [task.describe() for task in questions.tasks],
                               "operating": {name: each._asdict() for name, each in operating.items()}})
         file.unlink()
         counts = {split: table["split"] == split for split in COHORTS}
         lengths = packed.bags.lengths.numpy()
         return {**summary, "slides": {split: int(own.sum()) for split, own in counts.items()},
                 "cells": {split: int(lengths[own].sum()) for split, own in counts.items()},
-                "skipped": [*self.cohort.missing, *packed.empty], "warnings": [*_left_out(self.cohort, packed), *warnings]}
+                "skipped": [*self.cohort.missing, *packed.empty],
+                "warnings": [*outside_warnings(origin), *_left_out(self.cohort, packed), *warnings]}
 
     def _members(self, lessons: Sequence[Lesson]) -> dict[int, Member]:
         """One of each part and seed; the first is of the first part and the seed of the settings."""
@@ -174,9 +156,9 @@ class _Training:
         sums, votes = torch.zeros(2, count, members[0].model.classes), torch.zeros(2, count, 1)
         for number, member in members.items():
             lesson = lessons[number % len(lessons)]
-            for kind, places in enumerate((lesson.train, lesson.validation)):
-                sums[kind, places] += self.computer.answer(member.model, slides.bags, places)
-                votes[kind, places] += 1
+            for kind, own in enumerate((lesson.train, lesson.validation)):
+                sums[kind, own] += self.computer.answer(member.model, slides.bags, own)
+                votes[kind, own] += 1
         held = votes[1, :, 0] > 0
         return held.nonzero().flatten(), torch.where(held[:, None], sums[1] / votes[1], sums[0] / votes[0])
 
@@ -193,7 +175,7 @@ class _Training:
             try:
                 _, highest, positive = patients_highest(table["patient"].tolist(), scores, labels)
                 found[task.name] = operating_point(
-                    highest, positive, config.sensitivity, config.guarantee, confidence=config.confidence,
+                    highest, positive, config.sensitivity, cast(Guarantee, config.guarantee), confidence=config.confidence,
                     specificity=config.specificity, temperature=getattr(task, "temperature", 1.0))
             except InputError as error:
                 if task is questions.tasks[0]:
@@ -201,15 +183,15 @@ class _Training:
                 warnings.append(f"task {task.name} has no operating point: {error}")
         return found, warnings
 
-    def _record(self, origin: Manifest, packed: Packed, table: pd.DataFrame) -> dict[str, Any]:
+    def _record(self, origin: Manifest, table: pd.DataFrame) -> dict[str, Any]:
         main = self.cohort.questions.tasks[0]
         patients = sorted({*table["patient"], *self.cohort.aside["patient"]})
-        data = {split: rows for split, rows in [*table.groupby("split"), ("calibration", self.cohort.aside)]}
+        data = dict([*table.groupby("split"), ("calibration", self.cohort.aside)])
         return {
             "task": main.name, "classes": list(getattr(main, "classes", ())),
             "encoder": origin.inputs.get("encoder", ""), "encoder_name": origin.summary.get("encoder", ""),
             "cells": origin.summary.get("tile", {}), "patients_fingerprint": fingerprint(patients),
-            "data": {str(split): _described(rows, self.cohort.questions) for split, rows in data.items() if len(rows)},
+            "data": {str(split): described_slides(rows, self.cohort.questions) for split, rows in data.items() if len(rows)},
         }
 
     def _write(self, members: Mapping[int, Member], record: Mapping[str, Any]) -> None:
@@ -225,6 +207,11 @@ class _Training:
         write_text(self.work / "candidates.csv", candidates[columns].to_csv(index=False))
         for number in members:
             (self.work / f"checkpoint-{number}.safetensors").unlink(missing_ok=True)
+
+
+def outside_warnings(origin: Manifest) -> list[str]:
+    """What is to be said of features that milscope did not write itself."""
+    return [] if origin.created else list(origin.summary.get("warnings", []))
 
 
 @torch.inference_mode()
@@ -255,7 +242,7 @@ def _calibrated(questions: Questions, answers: Float[Tensor, "slide logit"], tar
 
 def _summary(members: Mapping[int, Member], questions: Questions, answers: Float[Tensor, "slide logit"],
              targets: Float[Tensor, "slide column"]) -> dict[str, Any]:
-    """Of one model its best epoch, of several their mean loss and the measure of the answers about slides they did not learn."""
+    """Of one model its best epoch; of several their mean loss, and the measure of answers about slides not learned from."""
     rows = [member.best for member in members.values()]
     measures = questions.measures(answers, targets)
     alone = len(members) == 1
@@ -266,42 +253,15 @@ def _summary(members: Mapping[int, Member], questions: Questions, answers: Float
             "validation": measures}
 
 
-def _described(rows: pd.DataFrame, questions: Questions) -> dict[str, Any]:
-    """How many slides, patients, and slides of each class of each task."""
-    found: dict[str, Any] = {"slides": len(rows), "patients": rows["patient"].nunique(), "classes": {}}
-    for task in questions.tasks:
-        targets = task.targets(rows)
-        known = targets[task.known(targets)]
-        if isinstance(task, Graded):
-            counts = known[:, 0].long().bincount(minlength=len(task.classes)).tolist()
-            found["classes"][task.name] = dict(zip(task.classes, counts, strict=True))
-        else:
-            found["classes"][task.name] = {"followed": len(known), "events": int(known[:, 1].sum())}
-    return found
-
-
 def _table(rows: Sequence[Mapping[str, Any]], members: int) -> pd.DataFrame:
     """Rows as a table; the number of the member is said only if there are several."""
     table = pd.DataFrame(rows)
     return table if members > 1 else table.drop(columns="member")
 
 
-def _left_out(cohort: _Cohort, packed: Packed) -> list[str]:
+def _left_out(cohort: Cohort, packed: Packed) -> list[str]:
     notes = [(cohort.missing, "without features"), (packed.empty, "without cells")]
     return [f"{len(names)} slides {what} were left out of training: {', '.join(names)}" for names, what in notes if names]
-
-
-def _places(part: pd.DataFrame, slides: pd.Series) -> tuple[Int[Tensor, " train"], Int[Tensor, " validation"]]:
-    """Where the training and the validation slides of one rotation are among all."""
-    split = part.set_index("slide")["split"].reindex(slides).to_numpy()
-    train, validation = (torch.from_numpy(np.flatnonzero(split == name)) for name in COHORTS)
-    return train, validation
-
-
-def _parts(table: pd.DataFrame, questions: Questions, config: TrainConfig) -> list[pd.DataFrame]:
-    """The table once for each part that validates, stratified by class or by event."""
-    strata = dict.fromkeys(task.columns[-1] for task in questions.tasks)
-    return [table] if config.ensemble == 1 else rotations(table, config.ensemble, seed=config.seed, task=",".join(strata))
 
 
 def _check(config: TrainConfig) -> None:
@@ -324,43 +284,3 @@ def _check(config: TrainConfig) -> None:
         value = getattr(config, name)
         if value is not None and not 0 < value < 1:
             raise refuse(name, "between 0 and 1", value, "Correct it.")
-
-
-def _cohort(features: Path, frame: pd.DataFrame, config: TrainConfig) -> _Cohort:
-    """The labelled training and validation slides that have features, divided if a threshold is asked for."""
-    questions = Questions(tuple(parse_tasks(config.task, frame)))
-    if not frame["split"].isin(SPLITS).any():
-        raise refuse("split", "train, validation or test for the slides", "an empty column",
-                     "Run `milscope split`, or add the column.")
-    labelled = [frame[list(task.columns)].replace("", np.nan).notna().all(axis=1) for task in questions.tasks]
-    table = frame[frame["split"].isin(COHORTS) & np.logical_or.reduce(labelled)]
-    has = table["slide"].isin(feature_slides(features))
-    missing = table.loc[~has, "slide"].tolist()
-    table = table[has].sort_values("slide").reset_index(drop=True)
-    _check_classes(questions, table, missing)
-    questions = Questions(tuple(task.fitted(table[table["split"] == "train"]) for task in questions.tasks))
-    aside = np.zeros(len(table), dtype=bool)
-    if config.sensitivity is not None:
-        aside = _set_aside(table, questions.tasks[0], config.calibration, config.seed)
-    return _Cohort(table[~aside].reset_index(drop=True), table[aside].reset_index(drop=True), questions, missing)
-
-
-def _check_classes(questions: Questions, table: pd.DataFrame, left_out: Sequence[str]) -> None:
-    for split in COHORTS:
-        for task in questions.tasks:
-            try:
-                task.fitted(table[table["split"] == split], split)
-            except InputError as error:
-                raise InputError(f"{error} {len(left_out)} slides have no features." if left_out else str(error)) from error
-
-
-def _set_aside(table: pd.DataFrame, task: Task, share: float, seed: int) -> Bool[np.ndarray, " slide"]:
-    """Which slides are those of the validation patients for the threshold: that share of the positive and of the others."""
-    suspicious = task.suspicious(task.targets(table)).numpy() == 1
-    held = table["split"].to_numpy() == "validation"
-    positive = set(table.loc[held & suspicious, "patient"])
-    chosen: set[str] = set()
-    for group in (sorted(positive), sorted(set(table.loc[held, "patient"]) - positive)):
-        order = np.random.default_rng([seed, len(group)]).permutation(len(group))
-        chosen.update(group[place] for place in order[: round(share * len(group))])
-    return held & table["patient"].isin(chosen).to_numpy()

@@ -13,7 +13,6 @@ from safetensors.numpy import load_file
 
 from milscope import CellStore, load_encoder, load_model
 from milscope.encode import encode_cells
-from milscope.predict import cell_logits
 from milscope.store import feature_slides, read_cells, read_features, read_manifest
 
 V1 = Path(__file__).parent / "v1"
@@ -73,12 +72,12 @@ def test_the_model_gives_the_scores_that_were_stored() -> None:
     assert record["encoder"] == read_manifest(V1 / "encoder", "encoder").fingerprint
     bags = read_features(V1 / "features", SLIDES)
     with torch.inference_mode():
-        found = model(bags)
+        found, alone = model.with_cells_alone(bags)
     scores = pd.read_csv(V1 / "scores/slides.csv")
     cells = pd.read_parquet(V1 / "scores/cells.parquet")
     np.testing.assert_allclose((found.logits[:, 1] - found.logits[:, 0]).numpy(), scores["logit"], atol=1e-5)
     np.testing.assert_allclose(found.attention[:, 1].numpy(), cells["attention"], atol=1e-6)
-    np.testing.assert_allclose(questions.tasks[0].suspicion(cell_logits(model, bags.features)).numpy(), cells["evidence"], atol=1e-5)
+    np.testing.assert_allclose(questions.tasks[0].suspicion(alone).numpy(), cells["evidence"], atol=1e-5)
 
 
 def test_cells_with_pyarrow_and_pandas_alone() -> None:

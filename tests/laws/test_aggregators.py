@@ -5,11 +5,11 @@ import sys
 
 import pytest
 import torch
+from tests.laws import slow_abmilx, slow_clam, slow_dsmil, slow_dtfd, slow_mambamil, slow_transmil
 
 from milscope.aggregators import AGGREGATORS, Aggregator
 from milscope.store._bags import Bags, concatenate
 from milscope.types import InputError
-from tests.laws import slow_abmilx, slow_clam, slow_dsmil, slow_dtfd, slow_mambamil, slow_transmil
 
 FEATURES = 6
 LENGTHS = (5, 1, 9, 2)
@@ -89,6 +89,26 @@ def test_a_slide_without_cells_is_refused(name, offsets, where):
 
 
 @EVERY
+def test_cells_alone_are_slides_of_one_cell_whatever_the_chunk(name, monkeypatch):
+    monkeypatch.setattr(sys.modules["milscope.aggregators._base"], "CHUNK", 4)
+    model, bags = build(name), some_bags()
+    found, alone = model.with_cells_alone(bags)
+    close(found.logits, model(bags).logits)
+    close(alone, torch.cat([model(Bags(cell[None], torch.tensor([0, 1]))).logits for cell in bags.features]))
+
+
+@EVERY
+def test_in_half_precision_all_is_finite_and_attention_is_a_share(name):
+    model, bags = build(name, dtype=torch.float32), some_bags(dtype=torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = model.train()(bags)
+    (found.logits.float().square().sum() + found.penalty).backward()
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters() if parameter.grad is not None)
+    sums = torch.zeros(len(LENGTHS), 2).index_add(0, bags.owner, found.attention.float())
+    torch.testing.assert_close(sums, torch.ones_like(sums), atol=0.02, rtol=0)
+
+
+@EVERY
 def test_features_of_another_width_are_refused(name):
     with pytest.raises(InputError, match=r"width 6\. Found width 5"):
         build(name)(Bags(torch.zeros(2, FEATURES - 1, dtype=torch.float64), torch.tensor([0, 2])))
@@ -102,7 +122,8 @@ def test_gradients_are_those_of_finite_differences(name):
         found = model(Bags(features, bags.offsets))
         return tuple(output for output in found[:3] if output.requires_grad)
 
-    assert torch.autograd.gradcheck(outputs, (bags.features.requires_grad_(), *model.parameters()), fast_mode=model.order_matters)
+    inputs = (bags.features.requires_grad_(), *model.parameters())
+    assert torch.autograd.gradcheck(outputs, inputs, fast_mode=model.order_matters)
 
 
 @EVERY
@@ -212,7 +233,8 @@ def build(name, classes=2, dtype=torch.float64) -> Aggregator:
     with torch.random.fork_rng():
         torch.manual_seed(1)
         taken = inspect.signature(AGGREGATORS[name].__init__).parameters
-        return AGGREGATORS[name](FEATURES, classes, **{key: value for key, value in narrow.items() if key in taken}).to(dtype).eval()
+        options = {key: value for key, value in narrow.items() if key in taken}
+        return AGGREGATORS[name](FEATURES, classes, **options).to(dtype).eval()
 
 
 def some_bags(dtype=torch.float64) -> Bags:

@@ -117,10 +117,11 @@ def test_patients_needed_are_just_enough(share, confidence, guarantee):
 
 
 @pytest.mark.parametrize(("share", "confidence", "guarantee", "needed"), [
-    (0.98, 0.95, "exact", 149), (0.95, 0.95, "exact", 59), (0.9, 0.19, "exact", 2),
+    (0.98, 0.95, "exact", 149), (0.95, 0.95, "exact", 59), (0.9, 0.271, "exact", 3),
     (0.98, 0.95, "expected", 49), (0.9, 0.95, "expected", 9), (0.5, 0.95, "expected", 1)])
 def test_patients_needed_by_hand(share, confidence, guarantee, needed):
     assert patients_needed(share, confidence, guarantee) == needed
+    assert [rank_for(patients, share, confidence, guarantee) for patients in (needed - 1, needed)] == [0, 1]
 
 
 @given(patients=st.integers(1, 148), share=st.integers(500, 999), confidence=st.integers(500, 999),
@@ -222,7 +223,7 @@ def test_it_goes_into_json_and_comes_back(guarantee):
 
 def test_a_patient_scores_as_its_highest_slide():
     names, scores, targets = patients_highest(
-        ["b", "a", "b", "c", "c"], np.array([1.0, 4.0, 3.0, 9.0, -2.0]), np.array([1.0, 0.0, 0.0, np.nan, 0.0]))
+        ["b", "a", "b", "c", "c"], np.array([3.0, 4.0, 1.0, 9.0, -2.0]), np.array([1.0, 0.0, 0.0, np.nan, 0.0]))
     assert (names, scores.tolist(), targets.tolist()) == (["a", "b", "c"], [4.0, 3.0, -2.0], [0, 1, 0])
 
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from milscope.configs import PredictConfig, TrainConfig
-from milscope.predict import cell_logits, predict
-from milscope.store._features import read_features
+from milscope.predict import predict
+from milscope.store import Bags, read_features
 from milscope.store._manifest import read_manifest
 from milscope.tasks import Binary
 from milscope.train import load_model, train
@@ -78,15 +78,22 @@ def test_witnesses_come_first_by_attention_and_by_evidence(trained, tmp_path):
                 assert of_slide.loc[witnesses, score].min() > of_slide.loc[~witnesses, score].median()
 
 
-def test_evidence_is_the_logit_of_the_cell_alone_whatever_the_chunk(trained, tmp_path, monkeypatch):
+def test_evidence_is_the_logit_of_the_cell_alone(trained, tmp_path):
     model, *_ = load_model(tmp_path / "model")
     features = read_features(trained.directory, ["s001"]).features
-    monkeypatch.setattr(module, "CHUNK", 7)
-    found = Binary("abnormal").suspicion(cell_logits(model, features))
+    _, cells = read(predict(trained.directory, tmp_path / "model", tmp_path / "scores").directory)
+    found = cells.loc[cells["slide"] == "s001", "evidence"]
     for cell, evidence in zip(features, found, strict=True):
         with torch.no_grad():
-            logits = model(module.Bags(cell[None], torch.tensor([0, 1]))).logits[0]
-        torch.testing.assert_close(evidence, logits[1] - logits[0])
+            logits = model(Bags(cell[None], torch.tensor([0, 1]))).logits[0]
+        assert evidence == pytest.approx((logits[1] - logits[0]).item(), abs=1e-5)
+
+
+def test_half_precision_says_nearly_the_same(trained, tmp_path):
+    exact, half = (read(predict(trained.directory, tmp_path / "model", tmp_path / name,
+                                config=PredictConfig(precision=name)).directory) for name in ("float32", "bfloat16"))
+    np.testing.assert_allclose(half[0]["logit"], exact[0]["logit"], rtol=0.02, atol=0.05)
+    np.testing.assert_allclose(half[1]["evidence"], exact[1]["evidence"], rtol=0.02, atol=0.1)
 
 
 def test_without_a_table_labels_and_splits_are_empty(trained, tmp_path):
@@ -118,7 +125,8 @@ def test_the_record_says_what_was_done_and_who_was_seen(trained, tmp_path):
     manifest = read_manifest(out, "scores")
     assert manifest.patients == read_manifest(tmp_path / "model", "model").patients
     assert manifest.summary == {"task": "abnormal", "threshold": 0.5, "aggregator": "abmil-gated", "slides": 24, "review": 0,
-                                "positives": 12, "skipped": [], "warnings": [], "tasks": [{**Binary("abnormal").describe(), "classes": ["negative", "positive"]}]}
+                                "positives": 12, "skipped": [], "warnings": [],
+                                "tasks": [{**Binary("abnormal").describe(), "classes": ["negative", "positive"]}]}
     created = manifest.created, (out / "cells.parquet").stat().st_mtime_ns
     predict(trained.directory, tmp_path / "model", tmp_path / "scores", trained.table)
     assert created == (read_manifest(out, "scores").created, (out / "cells.parquet").stat().st_mtime_ns)

@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file
 
 from milscope.configs import PretrainConfig
-from milscope.encode import encode
 from milscope.devices import choose_precision
+from milscope.encode import encode
 from milscope.encoders import load_encoder
 from milscope.learner import Learner
 from milscope.objectives import METHODS, Method, Task

@@ -153,6 +153,7 @@ def test_the_largest_sites_are_dealt_out_first() -> None:
     frame = pd.DataFrame([{"slide": f"{site}{number}", "site": site, "y": number % 2}
                           for site, size in sizes.items() for number in range(size)])
     results = folds(frame, 3, seed=0, site="site")
+    assert len(folds(frame.assign(site=(frame["site"] == "a").astype(int)), 2, seed=0, site="site")) == 2
     assert [int((result["split"] == "test").sum()) for result in results] == [8, 8, 8]
 
 

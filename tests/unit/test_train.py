@@ -164,7 +164,8 @@ def test_killed_and_run_again_it_ends_bit_identical(simulate, tmp_path):
             if len(count) == 4:
                 os.kill(os.getpid(), signal.SIGKILL)
         candidates.save_checkpoint = killed
-        importlib.import_module("milscope.train").train({str(data.directory)!r}, {str(tmp_path / "slides.csv")!r}, {str(tmp_path / "resumed")!r}, {QUICK!r})
+        from milscope.train import train
+        train({str(data.directory)!r}, {str(tmp_path / "slides.csv")!r}, {str(tmp_path / "resumed")!r}, {QUICK!r})
     """
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": str(torch.get_num_threads())}
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], env=environment, capture_output=True, check=False)

@@ -4,6 +4,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from milscope.aggregators._base import Aggregated, Aggregator, Targets
+from milscope.aggregators._dropout import Dropout
 from milscope.aggregators._segments import attend, segment_softmax
 from milscope.store import Bags
 
@@ -28,7 +29,7 @@ class ABMIL(Aggregator):
         self, features: int, classes: int = 2, dropout: float = 0.25, *, hidden: int = 256, attention: int = 128
     ) -> None:
         super().__init__(features, classes, dropout, hidden=hidden, attention=attention)
-        self.embed = nn.Sequential(nn.Linear(features, hidden), nn.ReLU(), nn.Dropout(dropout))
+        self.embed = nn.Sequential(nn.Linear(features, hidden), nn.ReLU(), Dropout(dropout))
         self.attend = nn.Sequential(nn.Linear(hidden, attention), nn.Tanh())
         self.weigh = nn.Linear(attention, 1)
         self.classify = nn.Linear(hidden, classes)
@@ -39,7 +40,16 @@ class ABMIL(Aggregator):
 
     def aggregate(self, bags: Bags, targets: Targets | None = None) -> Aggregated:
         """See `Aggregator.aggregate`."""
-        owner, embedded = bags.owner, self.embed(bags.features)
+        return self._aggregate(self.embed(bags.features), bags)
+
+    def with_cells_alone(self, bags: Bags) -> tuple[Aggregated, Float[Tensor, "cell class"]]:
+        """See `Aggregator.with_cells_alone`: a cell alone has all the attention, so that its embedding is the slide's."""
+        self.check(bags)
+        embedded = self.embed(self.standardised(bags))
+        return self._aggregate(embedded, bags), self.classify(embedded)
+
+    def _aggregate(self, embedded: Float[Tensor, "cell hidden"], bags: Bags) -> Aggregated:
+        owner = bags.owner
         attention = segment_softmax(self.scores(embedded), owner, bags.n_slides)
         logits = self.classify(attend(attention, embedded, owner, bags.n_slides).squeeze(1))
         return Aggregated(logits, attention.expand(-1, self.classes), logits.new_zeros(()))

@@ -7,7 +7,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from milscope.aggregators._base import Aggregated, Aggregator, Targets
+from milscope.aggregators._base import CHUNK, Aggregated, Aggregator, Targets
+from milscope.aggregators._dropout import Dropout
 from milscope.aggregators._smoothing import smooth
 from milscope.store import Bags
 from milscope.types import refuse
@@ -62,7 +63,7 @@ class ABMILX(Aggregator):
             raise refuse("heads", f"a divisor of `hidden`, {hidden}", heads, "Change one of the two.")
         self.heads, width = heads, hidden // heads
         self.embed = nn.Sequential(nn.LayerNorm(features, bias=False), nn.Linear(features, hidden, bias=False), nn.GELU(),
-                                   nn.Dropout(dropout))
+                                   Dropout(dropout))
         self.weigh = nn.Sequential(nn.Linear(width, width, bias=False), nn.GELU(), nn.Linear(width, 1, bias=False))
         self.smooths = learn_alpha or alpha != 0
         if self.smooths:
@@ -81,15 +82,29 @@ class ABMILX(Aggregator):
     def aggregate(self, bags: Bags, targets: Targets | None = None) -> Aggregated:
         """See `Aggregator.aggregate`."""
         del targets
-        embedded, scores = self._embed(bags.features)
+        return self._aggregate(*self._embed(bags.features), bags)
+
+    def with_cells_alone(self, bags: Bags) -> tuple[Aggregated, Float[Tensor, "cell class"]]:
+        """See `Aggregator.with_cells_alone`: a cell alone has all the attention of every head."""
+        self.check(bags)
+        embedded, scores = self._embed(self.standardised(bags))
+        alone = [self._logits(cells.flatten(1)) for cells in embedded.split(CHUNK)]
+        return self._aggregate(embedded, scores, bags), torch.cat(alone)
+
+    def _aggregate(
+        self, embedded: Float[Tensor, "cell head width"], scores: Float[Tensor, "cell head"], bags: Bags
+    ) -> Aggregated:
         lengths = bags.lengths.tolist()
         slides = [self._slide(*slide) for slide in zip(embedded.split(lengths), scores.split(lengths), strict=True)]
-        merged = self.merge(torch.stack([vector for vector, _ in slides]))
-        if self.feedforward is not None:
-            merged = merged + self.feedforward(merged)
-        logits = self.classify(merged)
+        logits = self._logits(torch.stack([vector for vector, _ in slides]))
         attention = torch.cat([shares.mean(1) for _, shares in slides])[:, None]
         return Aggregated(logits, attention.expand(-1, self.classes), logits.new_zeros(()))
+
+    def _logits(self, vectors: Float[Tensor, "slide hidden"]) -> Float[Tensor, "slide class"]:
+        merged = self.merge(vectors)
+        if self.feedforward is not None:
+            merged = merged + self.feedforward(merged)
+        return self.classify(merged)
 
     def _embed(
         self, features: Float[Tensor, "cell feature"]

@@ -7,9 +7,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from milscope.store import Bags, Scale, measure_scale
+from milscope.store import Bags, Scale, cells_alone, measure_scale
 from milscope.types import refuse
 
+CHUNK = 8192
+"""Cells that are alone at a time."""
 Targets = Float[Tensor, "slide class"]
 """1 where a slide is of that class, 0 where it is not, NaN where that is unknown."""
 
@@ -67,6 +69,15 @@ class Aggregator(nn.Module, ABC):
         Raises:
             InputError: If a slide has no cells, or the features are of another width.
         """
+        self.check(bags)
+        return self.aggregate(Bags(self.standardised(bags), bags.offsets), targets)
+
+    def standardised(self, bags: Bags) -> Float[Tensor, "cell feature"]:
+        """The features less their mean, over their deviation."""
+        return (bags.features - self.mean) / self.deviation
+
+    def check(self, bags: Bags) -> None:
+        """Refuses slides without cells, and features of another width."""
         if len(bags.features) == 0 or bool((bags.lengths < 1).any()):
             empty = (bags.lengths < 1).nonzero().flatten().tolist()
             raise refuse("bags", "slides with at least one cell", f"none in slide number {empty or 0}",
@@ -74,7 +85,14 @@ class Aggregator(nn.Module, ABC):
         if bags.features.shape[1] != len(self.mean):
             raise refuse("bags", f"features of width {len(self.mean)}", f"width {bags.features.shape[1]}",
                          "Use the encoder that the model was trained with.")
-        return self.aggregate(Bags((bags.features - self.mean) / self.deviation, bags.offsets), targets)
+
+    def with_cells_alone(self, bags: Bags) -> tuple[Aggregated, Float[Tensor, "cell class"]]:
+        """What `forward` gives, and the logits that each cell would have, were it alone on its slide.
+
+        A few thousand cells are alone at a time, so that memory is bounded.
+        """
+        alone = [self(cells_alone(rows)).logits for rows in bags.features.split(CHUNK)]
+        return self(bags), torch.cat(alone)
 
     def fit_scale(self, features: Float[Tensor, "cell feature"]) -> None:
         """Takes over mean and standard deviation of these cells; a feature that does not vary keeps its size."""

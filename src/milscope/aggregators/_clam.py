@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from milscope.aggregators._base import Aggregated, Aggregator, Targets
+from milscope.aggregators._dropout import Dropout
 from milscope.aggregators._gate import GatedScores
 from milscope.aggregators._segments import attend, segment_order, segment_softmax
 from milscope.store import Bags
@@ -68,7 +69,7 @@ class CLAMSB(Aggregator):
                          f"{cells}, {share}, {margin}, {temperature}", "Correct them.")
         self.cells, self.share, self.margin, self.temperature = cells, share, margin, temperature
         self.exclusive = exclusive
-        self.embed = nn.Sequential(nn.Linear(features, hidden), nn.ReLU(), nn.Dropout(dropout))
+        self.embed = nn.Sequential(nn.Linear(features, hidden), nn.ReLU(), Dropout(dropout))
         self.scores = GatedScores(hidden, attention, self._branches(classes))
         self.classify = nn.Linear(hidden, classes)
         self.judge = nn.Linear(hidden, classes)

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from milscope.aggregators._base import Aggregated, Aggregator, Targets
+from milscope.aggregators._dropout import Dropout
 from milscope.aggregators._segments import attend, segment_argmax, segment_softmax
 from milscope.store import Bags
 
@@ -40,7 +41,7 @@ class DSMIL(Aggregator):
         values = features if values is None else values
         self.score = nn.Linear(features, classes)
         self.query = nn.Linear(features, query)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.value = nn.Linear(features, values)
         self.classify = nn.Linear(classes * values, classes)
 

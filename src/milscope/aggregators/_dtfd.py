@@ -7,6 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from milscope.aggregators._base import Aggregated, Aggregator, Targets
+from milscope.aggregators._dropout import Dropout
 from milscope.aggregators._gate import GatedScores
 from milscope.aggregators._segments import attend, segment_argmax, segment_order, segment_softmax
 from milscope.store import Bags
@@ -78,7 +79,7 @@ class DTFD(Aggregator):
             raise refuse("pseudo_bags, distill", "at least 1, one of " + ", ".join(DISTILLATIONS),
                          f"{pseudo_bags}, {distill}", "Correct them.")
         self.pseudo_bags, self.distill = pseudo_bags, distill
-        self.embed = nn.Sequential(nn.Linear(features, hidden), nn.ReLU(), nn.Dropout(dropout))
+        self.embed = nn.Sequential(nn.Linear(features, hidden), nn.ReLU(), Dropout(dropout))
         self.scores = GatedScores(hidden, attention)
         self.classify = nn.Linear(hidden, classes)
         self.scores_of_bags = GatedScores(hidden, attention)

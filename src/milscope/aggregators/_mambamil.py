@@ -1,7 +1,7 @@
 """State-space layers along the cells of a slide, in their order and in another, then attention pooling."""
 
 from math import ceil, log
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from milscope.aggregators._base import Aggregated, Aggregator, Targets
-from milscope.aggregators._scan import State, scan
+from milscope.aggregators._base import CHUNK, Aggregated, Aggregator, Targets
+from milscope.aggregators._dropout import Dropout
+from milscope.aggregators._scan import Selected, State, scan
 from milscope.aggregators._segments import attend, segment_softmax
 from milscope.store import Bags
 from milscope.types import refuse
@@ -19,8 +20,8 @@ KERNEL = 4
 """Cells that the convolution before the scan looks back at, the cell itself among them."""
 LEAN = 4096
 """Packed cells above which a step computes the layers twice, so many cells at a time, rather than keep all of them."""
-PIECE = 2048
-"""Cells of a sequence computed at a time."""
+PIECE = 16_384
+"""Cells of a sequence computed at a time; with shorter pieces the allocator keeps what is freed between them."""
 STEPS = (0.001, 0.1)
 """The range of the step at the start of training."""
 
@@ -78,7 +79,7 @@ class MambaMIL(Aggregator):
             if self.options[name] < 1:
                 raise refuse(name, "at least 1", self.options[name], "Correct it.")
         self.stride = stride
-        self.embed = nn.Sequential(nn.Linear(features, hidden), nn.ReLU(), nn.Dropout(dropout))
+        self.embed = nn.Sequential(nn.Linear(features, hidden), nn.ReLU(), Dropout(dropout))
         self.layers = nn.ModuleList(_Layer(hidden, state, branches=2 if reorder else 1) for _ in range(layers))
         self.norm = nn.LayerNorm(hidden)
         self.weigh = nn.Sequential(nn.Linear(hidden, attention), nn.Tanh(), nn.Linear(attention, 1))
@@ -88,9 +89,11 @@ class MambaMIL(Aggregator):
         """See `Aggregator.aggregate`."""
         del targets
         lean = len(bags.features) > LEAN and torch.is_grad_enabled()
+        embedded = checkpoint(self.embed, bags.features, use_reentrant=False) if lean else self.embed(bags.features)
         slides = []
-        for cells in self.embed(bags.features).split(bags.lengths.tolist()):
-            order = torch.cat([torch.arange(start, len(cells), self.stride) for start in range(self.stride)]).to(cells.device)
+        for cells in embedded.split(bags.lengths.tolist()):
+            starts = range(min(self.stride, len(cells)))
+            order = torch.cat([torch.arange(start, len(cells), self.stride, device=cells.device) for start in starts])
             for layer in self.layers:
                 cells = layer(cells, order, lean=lean)
             slides.append(cells)
@@ -98,6 +101,17 @@ class MambaMIL(Aggregator):
         attention = segment_softmax(self.weigh(cells), owner, bags.n_slides)
         logits = self.classify(attend(attention, cells, owner, bags.n_slides).squeeze(1))
         return Aggregated(logits, attention.expand(-1, self.classes), logits.new_zeros(()))
+
+    def with_cells_alone(self, bags: Bags) -> tuple[Aggregated, Float[Tensor, "cell class"]]:
+        """See `Aggregator.with_cells_alone`: a cell alone finds every state empty and has all the attention."""
+        alone = []
+        found = self(bags)
+        for cells in self.standardised(bags).split(CHUNK):
+            cells = self.embed(cells)
+            for layer in self.layers:
+                cells = cast(_Layer, layer).alone(cells)
+            alone.append(self.classify(self.norm(cells)))
+        return found, torch.cat(alone)
 
 
 class _Layer(nn.Module):
@@ -116,6 +130,12 @@ class _Layer(nn.Module):
         if len(self.branches) == 1:
             return found
         return found.index_add(0, order, self._along(cells[order], 1, lean=lean).to(found.dtype))
+
+    def alone(self, cells: Cells) -> Cells:
+        """Each cell after the layer, were it the only one of its slide."""
+        entered, gates = self.enter(self.norm(cells)).chunk(2, dim=1)
+        outputs = torch.stack([cast(_Branch, branch).alone(entered) for branch in self.branches]).sum(0)
+        return cells + self.leave(outputs * functional.silu(gates))
 
     def _along(self, cells: Cells, branch: int, *, lean: bool) -> Cells:
         past, state = None, None
@@ -159,7 +179,16 @@ class _Branch(nn.Module):
         state = torch.zeros_like(self.decay) if state is None else state
         joined = torch.cat([past, cells])
         cells = functional.silu(self.near(joined.T[None])[0].T)
-        step, enter, leave = self.select(cells).split(self.sizes, dim=1)
-        step = functional.softplus(self.step(step))
-        outputs, state = scan(cells, step, -self.decay.exp(), enter, leave, state)
-        return outputs + self.skip * cells, joined[1 - KERNEL:], state
+        outputs, state = scan(cells, self._selected(cells), -self.decay.exp(), state)
+        past = joined[1 - KERNEL:].clone()  # a view would keep all of it in memory
+        return outputs + self.skip * cells, past, state
+
+    def alone(self, cells: Inner) -> Inner:
+        """The outputs of cells with none before them, where the scan is a product."""
+        cells = functional.silu(cells * self.near.weight[:, 0, -1] + self.near.get_parameter("bias"))
+        selected = self._selected(cells)
+        return cells * (selected.steps * (selected.enter * selected.leave).sum(1, keepdim=True) + self.skip)
+
+    def _selected(self, cells: Inner) -> Selected:
+        steps, enter, leave = self.select(cells).split(self.sizes, dim=1)
+        return Selected(functional.softplus(self.step(steps)), enter, leave)

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from milscope.aggregators._base import Aggregated, Aggregator, Targets
+from milscope.aggregators._dropout import Dropout
 from milscope.aggregators._segments import attend, segment_max, segment_mean, segment_softmax
 from milscope.store import Bags
 
@@ -43,7 +44,7 @@ class PAMIL(Aggregator):
         self.penalty = penalty
         self.prototypes = nn.Parameter(torch.randn(prototypes, features))
         self.embed = nn.Sequential(nn.Linear(features, hidden), nn.ReLU())
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.from_prototypes = nn.Sequential(nn.Linear(hidden, hidden), nn.Tanh())
         self.from_cells = nn.Sequential(nn.Linear(hidden, hidden), nn.Sigmoid())
         self.weigh = nn.Linear(prototypes, classes)

@@ -3,6 +3,7 @@
 from torch import nn
 
 from milscope.aggregators._base import Aggregated, Aggregator, Targets
+from milscope.aggregators._dropout import Dropout
 from milscope.aggregators._segments import segment_argmax, segment_mean
 from milscope.store import Bags
 
@@ -20,7 +21,7 @@ class MeanPooling(Aggregator):
 
     def __init__(self, features: int, classes: int = 2, dropout: float = 0.25) -> None:
         super().__init__(features, classes, dropout)
-        self.classify = nn.Sequential(nn.Dropout(dropout), nn.Linear(features, classes))
+        self.classify = nn.Sequential(Dropout(dropout), nn.Linear(features, classes))
 
     def aggregate(self, bags: Bags, targets: Targets | None = None) -> Aggregated:
         """See `Aggregator.aggregate`."""
@@ -43,7 +44,7 @@ class MaxPooling(Aggregator):
 
     def __init__(self, features: int, classes: int = 2, dropout: float = 0.25) -> None:
         super().__init__(features, classes, dropout)
-        self.classify = nn.Sequential(nn.Dropout(dropout), nn.Linear(features, classes))
+        self.classify = nn.Sequential(Dropout(dropout), nn.Linear(features, classes))
 
     def aggregate(self, bags: Bags, targets: Targets | None = None) -> Aggregated:
         """See `Aggregator.aggregate`."""

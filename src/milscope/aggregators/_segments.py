@@ -10,8 +10,14 @@ Owner = Int[Tensor, " cell"]
 """The number of the slide that each cell belongs to."""
 
 
+def exact(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """The values in float32 if they are in half precision."""
+    return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
+
+
 def segment_sum(values: Float[Tensor, "cell *other"], owner: Owner, slides: int) -> Float[Tensor, "slide *other"]:
-    """The sum over each slide's cells."""
+    """The sum over each slide's cells, in float32 at least: a long sum in half precision stands still."""
+    values = exact(values)
     return values.new_zeros(slides, *values.shape[1:]).index_add(0, owner, values)
 
 
@@ -37,7 +43,8 @@ def segment_max(values: Float[Tensor, "cell other"], owner: Owner, slides: int) 
 
 
 def segment_softmax(scores: Float[Tensor, "cell other"], owner: Owner, slides: int) -> Float[Tensor, "cell other"]:
-    """Positive weights that sum to 1 over each slide's cells, per column."""
+    """Positive weights that sum to 1 over each slide's cells, per column, in float32 at least."""
+    scores = exact(scores)
     largest = segment_max(scores, owner, slides).detach()
     weights = (scores - largest.index_select(0, owner)).exp()
     return weights / segment_sum(weights, owner, slides).index_select(0, owner)
@@ -50,6 +57,8 @@ def attend(
 
     Slides of many cells are matrix products, one a slide; where there are few cells a slide, one sum over all is faster.
     """
+    if slides == 1:
+        return (attention.T @ values)[None]
     if len(values) < PRODUCT * slides:
         return segment_sum(attention[:, :, None] * values[:, None, :], owner, slides)
     lengths = owner.bincount(minlength=slides).tolist()

@@ -57,7 +57,7 @@ def roc(curve: dict[str, Any], operating: tuple[float, float] | None) -> Markup:
         curve: false_positive_rate, sensitivity, and a band of the same with low and high, each in 0..1.
         operating: Where the chosen threshold lies: (1 - specificity, sensitivity).
     """
-    with _Drawing("roc", "ROC curve: sensitivity against false alarms, test slides", 4.2, 3.7) as drawing:
+    with Drawing("roc", "ROC curve: sensitivity against false alarms, test slides", 4.2, 3.7) as drawing:
         _unit_square(drawing.axes, "normal slides called abnormal (1 − specificity)", "abnormal slides found (sensitivity)")
         drawing.axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=DASHES[1], label="guessing")
         _band(drawing.axes, curve.get("band") or {}, "false_positive_rate")
@@ -74,7 +74,7 @@ def precision_recall(curve: dict[str, Any]) -> Markup:
     Args:
         curve: recall, precision, prevalence, and a band of the same with low and high, each in 0..1.
     """
-    with _Drawing("pr", "Precision-recall curve, test slides", 4.2, 3.7) as drawing:
+    with Drawing("pr", "Precision-recall curve, test slides", 4.2, 3.7) as drawing:
         _unit_square(drawing.axes, "abnormal slides found (recall)", "called slides truly abnormal (precision)")
         if "prevalence" in curve:
             drawing.axes.axhline(curve["prevalence"], color=MUTED, linewidth=1, linestyle=DASHES[1], label="guessing")
@@ -93,7 +93,7 @@ def recall_at(curve: dict[str, Any], chance: float | None) -> Markup:
         curve: k, value and the band's low, high.
         chance: Share of a slide's cells that one cell is, on average: what drawing cells blindly adds per cell.
     """
-    with _Drawing("recall", "Abnormal cells found among the first k shown", 4.2, 3.7) as drawing:
+    with Drawing("recall", "Abnormal cells found among the first k shown", 4.2, 3.7) as drawing:
         axes, ks, values = drawing.axes, np.asarray(curve["k"], float), np.asarray(curve["value"], float)
         axes.set(xlabel="cells looked at per slide (k)", ylabel="share of abnormal cells found", ylim=(0, 1.02))
         axes.set_xlim(0, ks[min(int(np.sum(values < ALL_FOUND)), len(ks) - 1)] * 1.03)
@@ -108,7 +108,7 @@ def recall_at(curve: dict[str, Any], chance: float | None) -> Markup:
 
 def scores(normal: Sequence[float], abnormal: Sequence[float], threshold: float) -> Markup:
     """One dot per slide at its probability, normal below and abnormal above; bars when there are too many for dots."""
-    with _Drawing("scores", "Probabilities of normal and abnormal test slides", 4.2, 3.7) as drawing:
+    with Drawing("scores", "Probabilities of normal and abnormal test slides", 4.2, 3.7) as drawing:
         axes, dots = drawing.axes, len(normal) + len(abnormal) <= DOTS_AT_MOST
         place = _swarm if dots else _bars
         heights = {side: place(np.sort(values)) for side, values in ((1, abnormal), (-1, normal))}
@@ -143,7 +143,7 @@ def epochs(name: str, title: str, lines: Sequence[Line], *, reference: tuple[flo
         reference: A height to compare with, and what it means.
         limits: Least and greatest value of the vertical axis.
     """
-    with _Drawing(name, f"{title} in every pass of training", 3.5, 2.5) as drawing:
+    with Drawing(name, f"{title} in every pass of training", 3.5, 2.5) as drawing:
         axes = drawing.axes
         for line, colour, dash in zip(lines, SERIES, DASHES, strict=False):
             mark = "o" if len(line.x) == 1 else ""
@@ -166,14 +166,14 @@ def lines_of(frame: pd.DataFrame, columns: dict[str, str], prefix: str = "") -> 
     return [Line(prefix + columns[name], frame["epoch"].tolist(), frame[name].astype(float).tolist()) for name in kept]
 
 
-class _Drawing:
+class Drawing:
     """One figure; on leaving, `svg` is its markup, with colours as variables and ids unique to the drawing."""
 
     def __init__(self, name: str, title: str, width: float, height: float) -> None:
         self.name, self.title, self.size = name, title, (width, height)
         self.svg = Markup()
 
-    def __enter__(self) -> "_Drawing":
+    def __enter__(self) -> "Drawing":
         style: Any = {**STYLE, "svg.hashsalt": self.name}
         self._style = mpl.rc_context(style)
         self._style.__enter__()

@@ -7,6 +7,7 @@ from milscope.store._cells import CellStore, CellWriter, Frame, decode
 from milscope.store._manifest import (
     Manifest,
     Stage,
+    artifact_kind,
     fingerprint,
     fingerprint_files,
     read_manifest,
@@ -41,6 +42,7 @@ __all__ = [
     "Pixels",
     "Scale",
     "Stage",
+    "artifact_kind",
     "cells_alone",
     "concatenate",
     "decode",

@@ -35,17 +35,17 @@ class FeatureFile:
         self.path = path
         self.file: h5py.File | None = None
         self.name = DATASETS[0]
-        with told(path):
-            if path.suffix == ".npy":
-                self._data = np.load(path, mmap_mode="r", allow_pickle=False)
-            else:
-                self.file = h5py.File(path)
-                try:
+        try:
+            with told(path):
+                if path.suffix == ".npy":
+                    self._data = np.load(path, mmap_mode="r", allow_pickle=False)
+                else:
+                    self.file = h5py.File(path)
                     self._data = self._dataset(self.file)
-                except BaseException:
-                    self.file.close()
-                    raise
-            self._check()
+                self._check()
+        except InputError:
+            self.__exit__(None, None, None)
+            raise
 
     def __enter__(self) -> "FeatureFile":
         return self

@@ -54,7 +54,7 @@ def _texts(names: pa.ChunkedArray) -> np.ndarray:
     """Names as UTF-8 of one length, which HDF5 reads ten times faster than texts of any length."""
     encoded = [name.encode() for name in names.to_pylist()]
     length = max((len(name) for name in encoded), default=1)
-    return np.array(encoded, dtype=h5py.string_dtype("utf-8", max(length, 1)))
+    return np.array(encoded, dtype=h5py.string_dtype("utf-8", length))
 
 
 def _corners(places: dict[str, Float[np.ndarray, " cell"]], frame: Frame) -> Int[np.ndarray, "cell 2"]:
@@ -155,6 +155,5 @@ def _packed(shapes: Sequence[tuple[int, int]], files: Iterable[FeatureFile]) -> 
     offsets = np.cumsum([0, *(cells for cells, _ in shapes)])
     features = np.empty((offsets[-1], shapes[0][1]), np.float32)  # numpy's memory comes in huge pages, torch's does not
     for file, start, stop in zip(files, offsets, offsets[1:], strict=False):
-        if stop > start:
-            file.read_into(features[start:stop])
+        file.read_into(features[start:stop])
     return Bags(torch.from_numpy(features), torch.from_numpy(offsets))

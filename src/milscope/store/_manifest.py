@@ -161,6 +161,14 @@ def read_manifest(directory: Path, kind: str) -> Manifest:
     return manifest
 
 
+def artifact_kind(directory: Path) -> str:
+    """The kind of the artifact that a directory holds; "" if it holds none."""
+    try:
+        return str(json.loads((Path(directory) / MANIFEST).read_text())["kind"])
+    except (OSError, ValueError, KeyError):
+        return ""
+
+
 def fingerprint(value: object) -> str:
     """16 hexadecimal digits of the SHA-256 of plain values, as canonical JSON."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]

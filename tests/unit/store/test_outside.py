@@ -164,6 +164,7 @@ def test_old_stamp_files_have_no_places(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "a.h5", "a") as file:
         del file.attrs["unit"], file.attrs["tile_size_um"]
     assert read_cells(tmp_path, "a", mpp=0.5)["x"].isna().all()
+    assert read_cells(import_features(tmp_path, tmp_path / "ours", patch_size=224).directory, "a")["x"].isna().all()
     stamp(tmp_path, "b", tile_size=256.0)
     with h5py.File(tmp_path / "b.h5", "a") as file:  # 2.0
         del file.attrs["tile_size_um"]
@@ -210,6 +211,10 @@ def test_slides_without_cells_and_of_one_batch(tmp_path: Path) -> None:
     assert bags.lengths.tolist() == [3, 0, 3]
     assert torch.equal(bags.features[:3], bags.features[3:])
     assert read_features(tmp_path, ["none"]).features.shape == (0, 4)
+    save(tmp_path / "features_uni_v1" / "void.h5", {"coords": CORNERS[:0]}, {})
+    with h5py.File(tmp_path / "features_uni_v1" / "void.h5", "a") as file:
+        file["features"] = np.zeros((0, 0), np.float32)
+    assert read_features(tmp_path, ["void", "some"]).features.shape == (3, 4)
     assert len(read_cells(tmp_path, "none")) == 0
     assert read_cells(tmp_path, "batch")["x"].tolist() == [256, 768, 768]
 
@@ -217,8 +222,9 @@ def test_slides_without_cells_and_of_one_batch(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["<f2", "<f4", "<f8", ">f2", ">f4"])
 def test_every_float_is_read(tmp_path: Path, kind: str) -> None:
     trident(tmp_path / "h5", features=values().astype(kind))
-    torchmil(tmp_path / "npy", features=np.asfortranarray(values().astype(kind)))
-    for folder in ("h5", "npy"):
+    torchmil(tmp_path / "npy", features=values().astype(kind))
+    torchmil(tmp_path / "columns", features=np.asfortranarray(values().astype(kind)))
+    for folder in ("h5", "npy", "columns"):
         assert torch.equal(read_features(tmp_path / folder, ["a"]).features,
                            torch.from_numpy(values().astype(kind).astype(np.float32)))
 
@@ -328,6 +334,11 @@ def test_pickles_alone_are_refused_with_a_way_out(tmp_path: Path) -> None:
 def test_places_that_do_not_fit_the_features_are_refused(tmp_path: Path) -> None:
     save(tmp_path / "a.h5", {"features": values(2), "coords": CORNERS}, {})
     with pytest.raises(InputError, match=r"`coords` of shape \(3, 2\) for 2 cells"):
+        read_cells(tmp_path, "a")
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["features"] = values()
+        file.create_dataset("coords", (3, 10**11), np.int32, chunks=(1, 1000))
+    with pytest.raises(InputError, match="for 3 cells"):
         read_cells(tmp_path, "a")
     save(tmp_path / "a.h5", {"features": values(), "coords": np.zeros((3, 3))}, {})
     assert read_cells(tmp_path, "a")["x"].isna().all()

@@ -1,0 +1,103 @@
+"""Which slides may be learned from: those with labels, features and a split; some are set aside for the threshold."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from milscope.configs import TrainConfig
+from milscope.split import rotations
+from milscope.store import feature_slides
+from milscope.tasks import Graded, Questions, Task, parse_tasks
+from milscope.types import SPLITS, InputError, Split, refuse
+
+COHORTS: tuple[Split, ...] = ("train", "validation")
+
+
+class Cohort(NamedTuple):
+    """The slides that may be learned from, and those that are set aside for the threshold."""
+
+    table: pd.DataFrame
+    aside: pd.DataFrame
+    questions: Questions
+    missing: list[str]
+    """Slides of the table without features."""
+
+    @property
+    def used(self) -> pd.DataFrame:
+        """What of the slide table the model depends on."""
+        columns = ["slide", "patient", "split", *dict.fromkeys(name for task in self.questions.tasks for name in task.columns)]
+        return pd.concat([self.table, self.aside])[columns]
+
+
+def read_cohort(features: Path, frame: pd.DataFrame, config: TrainConfig) -> Cohort:
+    """The labelled training and validation slides that have features, divided if a threshold is asked for."""
+    questions = Questions(tuple(parse_tasks(config.task, frame)))
+    if not frame["split"].isin(SPLITS).any():
+        raise refuse("split", "train, validation or test for the slides", "an empty column",
+                     "Run `milscope split`, or add the column.")
+    labelled = [frame[list(task.columns)].replace("", np.nan).notna().all(axis=1) for task in questions.tasks]
+    table = frame[frame["split"].isin(COHORTS) & np.logical_or.reduce(labelled)]
+    has = table["slide"].isin(feature_slides(features))
+    missing = table.loc[~has, "slide"].tolist()
+    table = table[has].sort_values("slide").reset_index(drop=True)
+    check_classes(questions, table, missing)
+    questions = Questions(tuple(task.fitted(table[table["split"] == "train"]) for task in questions.tasks))
+    aside = np.zeros(len(table), dtype=bool)
+    if config.sensitivity is not None:
+        aside = _set_aside(table, questions.tasks[0], config.calibration, config.seed)
+    return Cohort(table[~aside].reset_index(drop=True), table[aside].reset_index(drop=True), questions, missing)
+
+
+def check_classes(questions: Questions, table: pd.DataFrame, left_out: Sequence[str]) -> None:
+    """Refuses training or validation slides that lack a class or an event; `left_out` slides may be why."""
+    for split in COHORTS:
+        for task in questions.tasks:
+            try:
+                task.fitted(table[table["split"] == split], split)
+            except InputError as error:
+                raise InputError(f"{error} {len(left_out)} slides have no features." if left_out else str(error)) from error
+
+
+def _set_aside(table: pd.DataFrame, task: Task, share: float, seed: int) -> Bool[np.ndarray, " slide"]:
+    """Which slides are those of the validation patients for the threshold: that share of the positive and of the others."""
+    suspicious = task.suspicious(task.targets(table)).numpy() == 1
+    held = table["split"].to_numpy() == "validation"
+    positive = set(table.loc[held & suspicious, "patient"])
+    chosen: set[str] = set()
+    for group in (sorted(positive), sorted(set(table.loc[held, "patient"]) - positive)):
+        order = np.random.default_rng([seed, len(group)]).permutation(len(group))
+        chosen.update(group[place] for place in order[: round(share * len(group))])
+    return held & table["patient"].isin(chosen).to_numpy()
+
+
+def places(part: pd.DataFrame, slides: pd.Series) -> tuple[Int[Tensor, " train"], Int[Tensor, " validation"]]:
+    """Where the training and the validation slides of one rotation are among all."""
+    split = part.set_index("slide")["split"].reindex(slides).to_numpy()
+    train, validation = (torch.from_numpy(np.flatnonzero(split == name)) for name in COHORTS)
+    return train, validation
+
+
+def parts(table: pd.DataFrame, questions: Questions, config: TrainConfig) -> list[pd.DataFrame]:
+    """The table once for each part that validates, stratified by class or by event."""
+    strata = dict.fromkeys(task.columns[-1] for task in questions.tasks)
+    return [table] if config.ensemble == 1 else rotations(table, config.ensemble, seed=config.seed, task=",".join(strata))
+
+
+def described_slides(rows: pd.DataFrame, questions: Questions) -> dict[str, Any]:
+    """How many slides, patients, and slides of each class of each task."""
+    found: dict[str, Any] = {"slides": len(rows), "patients": rows["patient"].nunique(), "classes": {}}
+    for task in questions.tasks:
+        targets = task.targets(rows)
+        known = targets[task.known(targets)]
+        if isinstance(task, Graded):
+            counts = known[:, 0].long().bincount(minlength=len(task.classes)).tolist()
+            found["classes"][task.name] = dict(zip(task.classes, counts, strict=True))
+        else:
+            found["classes"][task.name] = {"followed": len(known), "events": int(known[:, 1].sum())}
+    return found
