@@ -191,6 +191,7 @@ class PredictConfig:
     threshold: float | None = setting(None, "probability from which a slide is called positive; empty: the model's, else 0.5")
     precision: str = setting("float32", "arithmetic; auto is faster where the processor has bfloat16, and as exact as that",
                              choices=("auto", "float32", "bfloat16"))
+    gradient: bool = setting(False, "a third score of cells: gradient times input, at three times the cost")
 
 
 @dataclass(frozen=True)
@@ -198,7 +199,7 @@ class RetrieveConfig:
     """Which cells are put before a person."""
 
     k: int = setting(400, "cells per slide; a smaller slide gives all it has")
-    rank: str = setting("evidence", "what orders the cells", choices=("evidence", "attention"))
+    rank: str = setting("evidence", "what orders the cells", choices=("evidence", "attention", "gradient"))
 
 
 @dataclass(frozen=True)

@@ -78,8 +78,8 @@ def predict(
     with Stage(Path(out), "scores", config, inputs, trained.patients) as stage:
         if not stage.done:
             bands = {task.name: _band(task, loaded, config.threshold) for task in loaded.questions.tasks}
-            precision = choose_precision(config.precision, CPU)
-            logits, odd = _score(Path(features), loaded, table["slide"].tolist(), stage.work / "cells.parquet", precision)
+            scorer = _Scorer(loaded, choose_precision(config.precision, CPU), config.gradient)
+            logits, odd = _score(Path(features), scorer, table["slide"].tolist(), stage.work / "cells.parquet")
             told = _write_slides(table, logits, loaded.questions, bands, stage.work)
             stage.summary.update(task=loaded.record["task"], threshold=_threshold(loaded, config),
                                  tasks=[task.describe() for task in loaded.questions.tasks],
@@ -130,12 +130,11 @@ def _table(features: Path, slides: Path | str | pd.DataFrame | None, questions: 
     return frame[has].reset_index(drop=True), missing
 
 
-def _score(features: Path, model: Model, slides: list[str], cells: Path, precision: torch.dtype,
-           ) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _score(features: Path, scorer: "_Scorer", slides: list[str], cells: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Writes the cells' scores, one row group per slide; gives the slides' logits, and why a slide has none."""
     logits: dict[str, Tensor] = {}
     odd: dict[str, str] = {}
-    schema = _schema(model.questions)
+    schema = scorer.schema
     with pq.ParquetWriter(cells, schema) as writer, progress("predict", len(slides), "slides") as advance:
         for slide, bags in _bags(features, slides):
             advance(1)
@@ -146,7 +145,7 @@ def _score(features: Path, model: Model, slides: list[str], cells: Path, precisi
             elif not torch.isfinite(bags.features).all():
                 odd[slide] = "features that are not finite"
             else:
-                logits[slide], columns = _score_slide(model, bags, precision)
+                logits[slide], columns = scorer.score(bags)
                 frame = read_cells(features, slide).assign(slide=slide, **columns)
                 writer.write_table(pa.Table.from_pandas(frame[schema.names], schema, preserve_index=False))
     if not logits:
@@ -172,28 +171,47 @@ def _read(features: Path, slide: str) -> Bags | InputError:
         return error
 
 
-def _schema(questions: Questions) -> pa.Schema:
-    scores = [name for place, task in enumerate(questions.tasks) for name in _cell_columns(place, task)]
-    return pa.schema([("slide", pa.string()), ("cell", pa.string()), *((name, pa.float64()) for name in PLACES),
-                      *((name, pa.float32()) for name in scores)])
+class _Scorer(NamedTuple):
+    """What a model says of one slide after the other."""
 
+    model: Model
+    precision: torch.dtype
+    gradient: bool
 
-def _cell_columns(place: int, task: Task) -> tuple[str, str]:
-    """Those of the main task have the plain names."""
-    return ("attention", "evidence") if place == 0 else (f"attention:{task.name}", f"evidence:{task.name}")
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns of cells.parquet."""
+        scores = [name for place, task in enumerate(self.model.questions.tasks) for name in self._columns(place, task)]
+        return pa.schema([("slide", pa.string()), ("cell", pa.string()), *((name, pa.float64()) for name in PLACES),
+                          *((name, pa.float32()) for name in scores)])
 
+    def score(self, bags: Bags) -> tuple[Float[Tensor, " logit"], dict[str, Float[np.ndarray, " cell"]]]:
+        """The slide's logits, and the columns of its cells."""
+        model, questions = self.model.aggregator, self.model.questions
+        with torch.inference_mode(), mixed_precision(CPU, self.precision):
+            found, alone = model.with_cells_alone(bags)
+        columns: dict[str, Float[np.ndarray, " cell"]] = {}
+        shares = zip(questions.tasks, questions.logits(found.attention.float()), questions.logits(alone.float()), strict=True)
+        for place, (task, attention, logits) in enumerate(shares):
+            scores = [task.attention(attention), task.suspicion(logits)]
+            scores += [self._gradient(bags, place)] if self.gradient else []
+            columns |= {name: score.numpy() for name, score in zip(self._columns(place, task), scores, strict=True)}
+        return found.logits[0].float(), columns
 
-@torch.inference_mode()
-def _score_slide(model: Model, bags: Bags, precision: torch.dtype,
-                 ) -> tuple[Float[Tensor, " logit"], dict[str, Float[np.ndarray, " cell"]]]:
-    with mixed_precision(CPU, precision):
-        found, alone = model.aggregator.with_cells_alone(bags)
-    columns: dict[str, Float[np.ndarray, " cell"]] = {}
-    shares = zip(model.questions.tasks, model.questions.logits(found.attention), model.questions.logits(alone), strict=True)
-    for place, (task, attention, logits) in enumerate(shares):
-        names = _cell_columns(place, task)
-        columns |= {names[0]: task.attention(attention.float()).numpy(), names[1]: task.suspicion(logits.float()).numpy()}
-    return found.logits[0].float(), columns
+    def _columns(self, place: int, task: Task) -> list[str]:
+        """Those of the main task have the plain names."""
+        names = ["attention", "evidence", *(["gradient"] if self.gradient else [])]
+        return names if place == 0 else [f"{name}:{task.name}" for name in names]
+
+    def _gradient(self, bags: Bags, place: int) -> Float[Tensor, " cell"]:
+        """The gradient of the slide's suspicion times the cell's standardised features, summed over them."""
+        model, questions = self.model.aggregator, self.model.questions
+        with torch.enable_grad(), mixed_precision(CPU, self.precision):
+            features = bags.features.clone().requires_grad_()
+            logits = model(Bags(features, bags.offsets)).logits.float()
+            suspicion = questions.tasks[place].suspicion(list(questions.logits(logits))[place])
+            slope, = torch.autograd.grad(suspicion.sum(), features)
+        return (slope * (bags.features - model.mean)).sum(1)
 
 
 def _write_slides(table: pd.DataFrame, scored: Mapping[str, Tensor], questions: Questions, bands: Mapping[str, Band],

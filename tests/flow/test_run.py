@@ -108,6 +108,37 @@ def test_a_killed_run_goes_on_and_ends_the_same(stage: str, finished: Path, rend
     assert not list((tmp_path / "run").glob(".*"))
 
 
+def test_a_model_scores_slides_never_seen_from_their_images(finished: Path, rendered: Path, tmp_path: Path) -> None:
+    """New slides go through the stages that the model's own slides went through: the same cells, the same scores."""
+    fresh = pd.read_csv(rendered / "slides.csv")[["slide", "file"]].head(3)
+    fresh["file"] = [str(rendered / file) for file in fresh["file"]]
+    fresh.to_csv(tmp_path / "new.csv", index=False)
+    done = milscope("predict", finished / "train", tmp_path / "new.csv", "--cells", rendered / "cells.csv",
+                    "--out", tmp_path / "new")
+    assert done.returncode == 0, done.stderr
+    assert str(tmp_path / "new" / "predict" / "slides.csv") in done.stdout
+    new, old = (pd.read_csv(out / "predict" / "slides.csv").set_index("slide") for out in (tmp_path / "new", finished))
+    np.testing.assert_allclose(new["logit"], old.loc[new.index, "logit"], atol=1e-4)
+    assert new["label"].isna().all()
+    shutil.copytree(finished / "train", tmp_path / "alone")
+    lost = milscope("predict", tmp_path / "alone", tmp_path / "new.csv", "--out", tmp_path / "lost")
+    assert lost.returncode == 2
+    assert "Give it with `--encoder`" in lost.stderr
+    assert not (tmp_path / "lost").exists()
+
+
+def test_info_tells_of_every_artifact(finished: Path) -> None:
+    for stage in STAGES:
+        done = milscope("info", finished / stage)
+        assert done.returncode == 0, done.stderr
+        assert "made by" in done.stdout
+    assert "## Operating point" in milscope("info", finished / "train", "--card").stdout
+
+
+def milscope(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "milscope", *map(str, arguments)], capture_output=True, text=True, check=False)
+
+
 def began(work: Path) -> bool:
     return work.exists() and len(list(work.rglob("*"))) > 1
 

@@ -3,9 +3,9 @@
     pip install torchmil==1.0.2 nystrom-attention==0.0.14 mambapy==1.2.0
     python tests/formats/make_torchmil_sequence.py tests/unit/aggregators/archived
 
-It writes transmil.safetensors (torchmil's TransMIL), nystrom.safetensors (the attention that TransMIL's authors use) and mamba.safetensors (the
-block that MambaMIL's layers are made of): inputs, outputs, and the weights under the names that they have in milscope,
-all in float64. Neither ABMILX nor MambaMIL as a whole is in a registry.
+It writes transmil (torchmil's TransMIL), nystrom (the attention that TransMIL's authors use) and mamba (the block that
+MambaMIL's layers are made of), each as safetensors: inputs, outputs, and the weights under the names that they have in
+milscope, all in float64. Neither ABMILX nor MambaMIL as a whole is in a registry.
 """
 
 import sys
@@ -34,7 +34,10 @@ def make(out: Path) -> None:
 
 @torch.no_grad()
 def transmil() -> dict[str, torch.Tensor]:
-    """torchmil's model, with the ReLU that it leaves to its user; it has no projection after the attention and no convolution."""
+    """torchmil's model, with the ReLU that it leaves to its user.
+
+    It has neither a projection after the attention nor a convolution over the values.
+    """
     torchvision.mend()
     from torchmil.models import TransMIL
 

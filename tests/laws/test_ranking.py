@@ -13,7 +13,8 @@ pytestmark = pytest.mark.parametrize("ranking", list(RANKINGS.values()), ids=lis
 @pytest.fixture
 def cells():
     table = cell_table(slide_table(2))
-    return table[table["slide"] == "S01"].drop(columns="witness").reset_index(drop=True)
+    own = table[table["slide"] == "S01"].drop(columns="witness").reset_index(drop=True)
+    return own.assign(gradient=own["evidence"] * own["attention"])
 
 
 def test_one_finite_number_a_cell(ranking, cells):
@@ -46,6 +47,6 @@ def test_a_slide_of_one_cell_and_of_none(ranking, cells):
 
 def test_the_higher_the_more_suspicious(ranking):
     table = cell_table(slide_table(2))
-    table = table[table["slide"] == "S01"]
+    table = table[table["slide"] == "S01"].assign(gradient=lambda cells: cells["evidence"])
     scores = ranking(table)
     assert scores[table["witness"]].mean() > scores[~table["witness"]].mean()

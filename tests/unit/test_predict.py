@@ -10,6 +10,7 @@ import torch
 
 from milscope.configs import PredictConfig, TrainConfig
 from milscope.predict import predict
+from milscope.ranking import rank_scores
 from milscope.store import Bags, read_features
 from milscope.store._manifest import read_manifest
 from milscope.tasks import Binary
@@ -87,6 +88,74 @@ def test_evidence_is_the_logit_of_the_cell_alone(trained, tmp_path):
         with torch.no_grad():
             logits = model(Bags(cell[None], torch.tensor([0, 1]))).logits[0]
         assert evidence == pytest.approx((logits[1] - logits[0]).item(), abs=1e-5)
+
+
+def test_the_gradient_is_what_a_small_step_to_the_mean_cell_takes_away(trained, tmp_path):
+    scores = predict(trained.directory, tmp_path / "model", tmp_path / "scores", config=PredictConfig(gradient=True)).directory
+    _, cells = read(scores)
+    model, *_ = load_model(tmp_path / "model")
+    bags = read_features(trained.directory, ["s001"])
+    model, features = model.double(), bags.features.double()
+    found = cells.loc[cells["slide"] == "s001", "gradient"].to_numpy()
+    for cell in range(0, len(features), 7):
+        moved, step = [], 1e-6
+        for side in (-step, step):
+            stepped = features.clone()
+            stepped[cell] += side * (features[cell] - model.mean)
+            with torch.no_grad():
+                logits = model(Bags(stepped, bags.offsets)).logits[0]
+            moved.append((logits[1] - logits[0]).item())
+        assert found[cell] == pytest.approx((moved[1] - moved[0]) / (2 * step), rel=1e-3, abs=1e-4)
+    assert rank_scores(scores, "gradient")["score"].notna().all()
+    plain = predict(trained.directory, tmp_path / "model", tmp_path / "plain").directory
+    with pytest.raises(InputError, match="predict` with `--gradient`"):
+        rank_scores(plain, "gradient")
+
+
+def test_several_tasks_are_told_apart(simulate, tmp_path):
+    data = simulate(slides=36)
+    table = data.table.assign(grade=np.where(data.table["abnormal"] == 1, "high", "low"), months=np.arange(36) + 1.0,
+                              died=(np.arange(36) % 5 > 0).astype(int))
+    task = "abnormal,grade:multiclass(low,high),death:cox(months,died),late:hazards(months,died,2)"
+    train(data.directory, table, tmp_path / "model", TrainConfig(task=task, aggregators=("abmil",), epochs=10))
+    found = predict(data.directory, tmp_path / "model", tmp_path / "scores", table)
+    told = {path.stem: pd.read_csv(path, keep_default_na=False) for path in (found.directory / "tasks").glob("*.csv")}
+    assert told.keys() == {"abnormal", "grade", "death", "late"}
+    assert told["grade"]["label"].tolist() == table["grade"].tolist()
+    np.testing.assert_allclose(told["grade"][["p:low", "p:high"]].sum(axis=1), 1, atol=1e-6)
+    np.testing.assert_allclose(told["grade"]["p:high"], told["grade"]["probability"], atol=1e-6)
+    assert {"time", "event", "risk", "probability"} <= set(told["death"])
+    horizon = [name for name in told["late"] if name.startswith("S:")]
+    np.testing.assert_allclose(1 - told["late"][horizon[0]].astype(float), told["late"]["probability"], atol=1e-5)
+    slides, cells = read(found.directory)
+    np.testing.assert_allclose(slides["probability"], told["abnormal"]["probability"])
+    assert [name for name in cells if ":" in name] == [f"{score}:{name}" for name in ("grade", "death", "late")
+                                                        for score in ("attention", "evidence")]
+    assert (cells.groupby("slide")[[name for name in cells if "attention" in name]].sum() - 1).abs().max().max() < 1e-4
+
+
+def test_the_highest_slide_speaks_for_the_patient(trained, tmp_path):
+    table = trained.table.assign(patient=[f"p{row // 4}" for row in range(24)], split="test")
+    found = predict(trained.directory, tmp_path / "model", tmp_path / "scores", table)
+    slides, patients = read(found.directory)[0], pd.read_csv(found.directory / "patients.csv")
+    assert patients["slides"].tolist() == [4] * 6
+    np.testing.assert_allclose(patients["probability"], slides.groupby("patient")["probability"].max())
+    assert patients["label"].tolist() == slides.groupby("patient")["label"].max().tolist()
+    assert (patients["called"] == slides.groupby("patient")["called"].max().to_numpy()).all()
+
+
+def test_the_frozen_operating_point_decides_and_leaves_a_band_for_review(simulate, tmp_path):
+    data = simulate(slides=240, shift=1.2)
+    config = TrainConfig(aggregators=("abmil",), epochs=15, sensitivity=0.8, specificity=0.8, guarantee="expected")
+    train(data.directory, data.table, tmp_path / "model", config)
+    band = load_model(tmp_path / "model").operating["abnormal"].band
+    scores = predict(data.directory, tmp_path / "model", tmp_path / "a", data.table).directory
+    slides = pd.read_csv(scores / "tasks" / "abnormal.csv")
+    assert (slides["called"] == (slides["logit"] >= band.lower)).all()
+    assert (slides["decision"] == band.decide(slides["logit"].to_numpy())).all()
+    other = predict(data.directory, tmp_path / "model", tmp_path / "b", data.table, PredictConfig(threshold=0.9))
+    slides = read(other.directory)[0]
+    assert (slides["called"] == (slides["probability"] >= 0.9)).all()
 
 
 def test_half_precision_says_nearly_the_same(trained, tmp_path):

@@ -62,7 +62,7 @@ class MambaMIL(Aggregator):
 
     Source:
         Yang, Wang, Chen, MambaMIL: Enhancing Long Sequence Modeling with Sequence Reordering in Computational Pathology,
-        2024, equations 5 to 8; Gu and Dao, Mamba, 2023, algorithm 2. The authors' code fills the sequence up to a
+        2024, the section on SR-Mamba; Gu and Dao, Mamba, 2023, algorithm 2. The authors' code fills the sequence up to a
         multiple of r with zeros, which the second scan then passes; here nothing is filled up. It also starts the bias of
         the step at 0, by an initialisation of all layers, where Mamba's, and this, starts the step between 0.001 and 0.1.
     """

@@ -51,10 +51,10 @@ class TransMIL(Aggregator):
         InputError: If the heads do not divide the width, or there is no landmark.
 
     Source:
-        Shao et al., TransMIL: Transformer based Correlated Multiple Instance Learning, 2021, algorithms 1 to 3; Xiong et
-        al., Nyströmformer, 2021, equations 14 and 15. As in the authors' code, zeros are put in front of the tokens up to
-        a multiple of the landmarks, and take part; and the iteration for the pseudo-inverse starts with one scale for all
-        heads. Theirs divides by the largest sum of a row too, which is 1.
+        Shao et al., TransMIL: Transformer based Correlated Multiple Instance Learning, 2021, section 3; Xiong et al.,
+        Nyströmformer, 2021, equation 15 and the iteration for the pseudo-inverse. As in the authors' code, zeros are put
+        in front of the tokens up to a multiple of the landmarks, and take part; and the iteration starts with one scale
+        for all heads. Theirs divides by the largest sum of a row too, which is 1.
     """
 
     order_matters: ClassVar[bool] = True

@@ -6,10 +6,11 @@ import pandas as pd
 
 from milscope.ranking._attention import attention
 from milscope.ranking._evidence import evidence
+from milscope.ranking._gradient import gradient
 from milscope.ranking._scores import Ranking, order, rank_slides
 from milscope.types import refuse
 
-RANKINGS: dict[str, Ranking] = {"attention": attention, "evidence": evidence}
+RANKINGS: dict[str, Ranking] = {"attention": attention, "evidence": evidence, "gradient": gradient}
 
 
 def find_ranking(name: str) -> Ranking:
@@ -35,4 +36,4 @@ def rank_scores(directory: str | Path, name: str) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)
 
 
-__all__ = ["RANKINGS", "Ranking", "attention", "evidence", "find_ranking", "order", "rank_scores", "rank_slides"]
+__all__ = ["RANKINGS", "Ranking", "attention", "evidence", "find_ranking", "gradient", "order", "rank_scores", "rank_slides"]
