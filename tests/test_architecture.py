@@ -13,8 +13,8 @@ LAYERS = [
     "aggregators", "fitting", "candidates", "cohorts",
     "metrics", "curves", "comparison", "truth", "ranking",
     "synth", "tile", "pretrain", "encode", "train", "predict", "crossvalidate", "retrieve", "evaluate",
-    "card", "export", "compare", "report",
-    "recipes", "cli", "__main__",
+    "card", "export", "report", "compare",
+    "recipes", "flags", "cli", "__main__",
 ]
 SLOW = {"torch", "timm", "sklearn", "matplotlib", "pandas", "scipy"}
 MODULES = sorted(SOURCE.rglob("*.py"))

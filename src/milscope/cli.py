@@ -1,27 +1,17 @@
 """The command line: one command a stage; heavy libraries are imported only inside a command."""
 
 import dataclasses
-import functools
-import json
 import sys
 import tomllib
-import types
-import typing
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from milscope.configs import STAGES, CrossvalidateConfig, SynthConfig, configure
+from milscope.configs import STAGES, CompareConfig, CrossvalidateConfig, SynthConfig
+from milscope.flags import PATH, configured, read_toml, tell
 from milscope.progress import speaks
 from milscope.types import InputError, refuse
-
-PATH = click.Path(path_type=Path)
-SHOWN = {"slides": "{:,} slides", "cells": "{:,} cells", "features": "{:,} features a cell", "failures": "{:,} failures",
-         "epochs": "{} epochs", "contrast_over_chance": "contrast {:.2f} of chance", "aggregator": "{}",
-         "validation_loss": "validation loss {:.3f}", "validation_auc": "validation AUC {:.3f}",
-         "positives": "{:,} called positive", "auc": "test AUC {:.3f}", "page": "{}"}
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -29,88 +19,9 @@ SHOWN = {"slides": "{:,} slides", "cells": "{:,} cells", "features": "{:,} featu
 def cli() -> None:
     """Finds abnormal slides, and the few abnormal cells in them, from slide labels alone.
 
-    `milscope run` does everything; the other commands are its stages, in the order of the flow:
-    tile, pretrain, encode, train, predict, retrieve, evaluate, report.
+    `milscope run` does everything; its stages, in the order of the flow: tile, pretrain, encode, train, predict,
+    retrieve, evaluate, report. `crossvalidate` and `compare` judge slide models; `info` and `export` take a finished one.
     """
-
-
-def configured(config_class: type[Any]) -> Callable[[Callable], Callable]:
-    """Adds `--config` and a flag for every field of a stage's config; the command gets the finished `config`."""
-    def decorate(command: Callable) -> Callable:
-        stage = config_class.__name__.removesuffix("Config").lower()
-
-        def with_config(config: Path | None, **arguments: Any) -> None:  # noqa: ANN401
-            names = [field.name for field in dataclasses.fields(config_class)]
-            flags = {name: value for name in names if (value := arguments.pop(f"set_{name}")) is not None}
-            values = {**(read_toml(config).get(stage, {}) if config else {}), **flags}
-            command(config=configure(config_class, values, source=stage), **arguments)
-
-        wrapped: Callable = functools.wraps(command)(with_config)
-        for field in reversed(dataclasses.fields(config_class)):
-            wrapped = _flag(field)(wrapped)
-        return click.option("--config", type=PATH, help=f"TOML file; its section [{stage}] sets the flags below.")(wrapped)
-    return decorate
-
-
-def _flag(field: dataclasses.Field) -> Callable[[Callable], Callable]:
-    meaning, choices = field.metadata["meaning"], field.metadata["choices"]
-    default = {} if field.default is dataclasses.MISSING else field.default
-    shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
-    told = f"{meaning[0].upper()}{meaning[1:]}." + (f"  [default: {shown}]" if shown not in ("", None) else "")
-    flag = "--" + field.name.replace("_", "-")
-    if field.type is bool:
-        return click.option(f"{flag}/--no-{flag[2:]}", f"set_{field.name}", default=None, help=told)
-    kind = click.Choice(choices) if choices else _KINDS.get(field.type, field.type)
-    if isinstance(field.type, types.UnionType):
-        kind = next(kind for kind in typing.get_args(field.type) if kind is not types.NoneType)
-    return click.option(flag, f"set_{field.name}", type=kind, default=None, help=told, metavar=None)
-
-
-class _Names(click.ParamType):
-    name = "names"
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
-        return tuple(part.strip() for part in value.split(",") if part.strip())
-
-
-class _Json(click.ParamType):
-    name = "json"
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> dict[str, Any]:
-        try:
-            return json.loads(value)
-        except ValueError as error:
-            raise refuse(param.opts[0] if param else "option", "JSON", value, "Quote it for the shell.") from error
-
-
-_KINDS: dict[Any, click.ParamType] = {tuple[str, ...]: _Names(), dict[str, Any]: _Json()}
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """The sections of a TOML file.
-
-    Raises:
-        InputError: If there is no such file, or it is not TOML.
-    """
-    try:
-        sections = tomllib.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise refuse("config", "a TOML file", f"{path}: {error}", "Correct it.") from error
-    for name, section in sections.items():
-        if not isinstance(section, dict):
-            raise refuse("config", "made of sections such as [pretrain]", f"`{name} = {section}` outside of any", "Move it.")
-    return sections
-
-
-def tell(stage: str, result: Any, done_before: bool = False) -> None:  # noqa: ANN401
-    """Prints one line about a finished stage."""
-    if not speaks():
-        return
-    figures = [SHOWN[name].format(value) for name, value in result._asdict().items()
-               if name in SHOWN and value is not None and value == value]
-    click.echo(f"{stage:>9}  " + ", ".join(figures) + ("  (done before)" if done_before else ""))
-    for warning in getattr(result, "warnings", ()):
-        click.echo(f"{'':>9}  warning: {warning}", err=True)
 
 
 @cli.command()
@@ -227,6 +138,18 @@ def crossvalidate(features: Path, slides: Path, splits: Path | None, out: Path, 
     from milscope.crossvalidate import crossvalidate as verb
 
     tell("validate", verb(features, slides, out, config, splits=splits))
+
+
+@cli.command()
+@click.argument("features", type=PATH)
+@click.argument("slides", type=PATH)
+@click.option("--out", type=PATH, required=True, help="Directory of the comparison.")
+@configured(CompareConfig)
+def compare(features: Path, slides: Path, out: Path, config: Any) -> None:  # noqa: ANN401
+    """Train several slide models on the same divisions of SLIDES, and tell which can be told apart."""
+    from milscope.compare import compare as verb
+
+    tell("compare", verb(features, slides, out, config))
 
 
 @cli.command("import")

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from milscope.cli import cli, main, read_toml
+from milscope.cli import cli, main
 from milscope.configs import STAGES
+from milscope.flags import read_toml
 from milscope.types import InputError
 
 COMMANDS = ["synth", *STAGES, "run"]

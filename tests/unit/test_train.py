@@ -218,7 +218,7 @@ def test_refuses_tables_nothing_can_be_learned_from(simulate, tmp_path, change, 
 
 
 @pytest.mark.parametrize(("settings", "line"), [
-    ({"aggregators": ("abmill",)}, "of mean, max, abmil, abmil-gated, pamil. Found `abmill`"),
+    ({"aggregators": ("abmill",)}, "transmil, abmilx, mambamil. Found `abmill`"),
     ({"aggregators": ()}, "at least one name"),
     ({"epochs": 0}, "`epochs` should be at least 1. Found 0"),
     ({"patience": 0}, "`patience`"),
@@ -371,7 +371,7 @@ def several_tasks(data):
 
 
 def test_several_tasks_of_all_kinds_are_learned_at_once(simulate, tmp_path):
-    data = simulate(slides=72)
+    data = simulate(slides=144)
     task = "abnormal,grade:ordinal(normal<low<high),kind:cox(months,died),late:hazards(months,died,3)"
     config = replace(QUICK, aggregators=("abmil",), task=task, epochs=40, learning_rate=1e-2, batch=16)
     found = train(data.directory, several_tasks(data), tmp_path / "model", config)
@@ -380,7 +380,7 @@ def test_several_tasks_of_all_kinds_are_learned_at_once(simulate, tmp_path):
     assert model.classes == questions.outputs == 2 + 2 + 1 + 3
     assert questions.tasks[2].baseline
     assert record["validation"]["abnormal"] > 0.95
-    assert all(record["validation"][name] > 0.7 for name in ("grade", "kind", "late"))
+    assert min(record["validation"][name] for name in ("grade", "kind", "late")) > 0.7, record["validation"]
     assert record["data"]["train"]["classes"]["kind"]["events"] > 0
 
 

@@ -37,9 +37,9 @@ class Row(NamedTuple):
 
     @property
     def training_seconds(self) -> float:
-        """Of one training, the mean; NaN if none was timed."""
+        """Of one training, the median; NaN if none was timed."""
         found = [seconds for cost in self.costs for seconds in cost.training_seconds]
-        return float(np.mean(found)) if found else math.nan
+        return float(np.median(found)) if found else math.nan
 
     @property
     def passes(self) -> float:

@@ -101,7 +101,7 @@ def warnings(found: Judged, config: CompareConfig, seen: Sequence[str]) -> list[
         said.append(f"{_n(config.seeds, 'repetition')}: how much depends on the seed is hardly known; 5 are common")
     untimed = [row.model for row in found.rows if any(len(cost.training_seconds) < len(cost.passes) for cost in row.costs)]
     if untimed:
-        said.append(f"some trainings of {_list(untimed)} were interrupted and gone on with: their time is not in the mean")
+        said.append(f"some trainings of {_list(untimed)} were interrupted and gone on with: their time is not counted")
     return said
 
 
