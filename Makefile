@@ -32,6 +32,7 @@ real: .venv/.ready
 bench: .venv/.ready
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python benchmarks/pretrain.py --docs docs/performance.md
+	$(BIN)/python benchmarks/train.py --docs docs/performance.md
 
 ## make setup  the environment only
 setup: .venv/.ready
