@@ -8,12 +8,12 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src" / "milscope"
 LAYERS = [
     "types", "configs", "lazy", "progress", "pool",
-    "slides", "store", "split", "operating", "tasks",
+    "slides", "store", "card", "split", "operating", "tasks",
     "checkpoints", "devices", "augment", "distributed", "encoders", "objectives", "surgery", "telemetry", "learner",
     "aggregators", "fitting", "candidates", "cohorts",
     "metrics", "curves", "comparison", "truth", "ranking",
     "synth", "tile", "pretrain", "encode", "train", "predict", "crossvalidate", "retrieve", "evaluate",
-    "card", "export", "report", "compare",
+    "export", "report", "compare",
     "recipes", "flags", "cli", "__main__",
 ]
 SLOW = {"torch", "timm", "sklearn", "matplotlib", "pandas", "scipy"}

@@ -241,7 +241,7 @@ def run_all(slides: Path, config: Path | None, assignments: tuple[str, ...], see
     settings = read_toml(config) if config else {}
     for key, value in (("seed", seed), ("task", task)):
         for stage, config_class in STAGES.items():
-            learns = stage != "pretrain" or key != "task" or ":" not in str(value)  # which takes a column of yes and no only
+            learns = stage != "pretrain" or key != "task" or not set(":,") & set(str(value))  # one column of yes and no
             if value is not None and learns and any(field.name == key for field in dataclasses.fields(config_class)):
                 settings.setdefault(stage, {})[key] = value
     for assignment in assignments:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pandas as pd
@@ -11,6 +11,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from milscope.configs import TrainConfig
+from milscope.operating import Guarantee, operating_point, patients_highest
 from milscope.split import rotations
 from milscope.store import feature_slides
 from milscope.tasks import Graded, Questions, Task, parse_tasks
@@ -62,6 +63,16 @@ def check_classes(questions: Questions, table: pd.DataFrame, left_out: Sequence[
                 task.fitted(table[table["split"] == split], split)
             except InputError as error:
                 raise InputError(f"{error} {len(left_out)} slides have no features." if left_out else str(error)) from error
+
+
+def check_promise(cohort: Cohort, config: TrainConfig) -> None:
+    """Refuses a promise that the patients set aside are too few for, before anything is trained."""
+    if config.sensitivity is not None:
+        task, table = cohort.questions.tasks[0], cohort.aside
+        labels = task.suspicious(task.targets(table)).double().numpy()
+        _, nothing, positive = patients_highest(table["patient"].tolist(), np.zeros(len(table)), labels)
+        operating_point(nothing, positive, config.sensitivity, cast(Guarantee, config.guarantee),
+                        confidence=config.confidence, specificity=config.specificity)
 
 
 def _set_aside(table: pd.DataFrame, task: Task, share: float, seed: int) -> Bool[np.ndarray, " slide"]:

@@ -179,7 +179,7 @@ class CompareConfig:
     precision: str = _as_in(TrainConfig, "precision")
     device: str = _as_in(TrainConfig, "device")
     seed: int = setting(0, "of the first repetition; same seed, same comparison")
-    draws: int = setting(2000, "bootstrap draws over patients and repetitions")
+    draws: int = setting(10_000, "bootstrap draws over patients and repetitions; few make p values coarse")
     confidence: float = setting(0.95, "coverage of the intervals; differences are tested at 1 less this")
     transductive: bool = setting(False, "also judge patients that the encoder was trained on (said on the page)")
 

@@ -1,6 +1,7 @@
 """Fits one aggregator: epochs of packed bags, the best of them on validation slides, early stopping, exact resume."""
 
 import math
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, TypedDict
 
@@ -90,7 +91,8 @@ class Fit:
 
     The loss is the mean of the tasks' losses plus the aggregator's penalty. Everything random in a step follows from the
     seed, the aggregator's name, the epoch and the step. A step's slides go through in groups of at most `cells` cells,
-    whose gradients are added: the same step, in bounded memory.
+    whose gradients are added: the same step, in bounded memory. Tasks that compare slides with each other (Cox) need all
+    of a step at once.
 
     Args:
         name: Which aggregator.
@@ -101,6 +103,8 @@ class Fit:
     def __init__(self, name: str, lesson: Lesson, config: TrainConfig) -> None:
         self.name, self.lesson, self.config = name, lesson, config
         self.questions, self.computer = lesson.questions, Computer.of(config)
+        if any(task.compares for task in lesson.questions.tasks):
+            self.computer = self.computer._replace(cells=sys.maxsize)
         self.log: list[Row] = []
         self.best: Row | None = None
         self.best_weights: dict[str, Tensor] = {}

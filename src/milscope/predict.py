@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pandas as pd
@@ -14,6 +14,7 @@ from jaxtyping import Float
 from scipy.special import expit, logit
 from torch import Tensor
 
+from milscope.aggregators import Aggregator, Ensemble
 from milscope.configs import PredictConfig
 from milscope.devices import choose_precision, mixed_precision
 from milscope.operating import Band
@@ -211,7 +212,8 @@ class _Scorer(NamedTuple):
             logits = model(Bags(features, bags.offsets)).logits.float()
             suspicion = questions.tasks[place].suspicion(list(questions.logits(logits))[place])
             slope, = torch.autograd.grad(suspicion.sum(), features)
-        return (slope * (bags.features - model.mean)).sum(1)
+        one = cast(Aggregator, model.members[0]) if isinstance(model, Ensemble) else model  # members have the same mean
+        return (slope * (bags.features - one.mean)).sum(1)
 
 
 def _write_slides(table: pd.DataFrame, scored: Mapping[str, Tensor], questions: Questions, bands: Mapping[str, Band],

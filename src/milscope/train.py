@@ -6,16 +6,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
+import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from safetensors.torch import load_file
 from torch import Tensor
 
 from milscope.aggregators import ENSEMBLE, Aggregator, aggregator_class, restored
 from milscope.candidates import Candidates, Member, candidate_names, rows_of
+from milscope.card import card_of
 from milscope.checkpoints import save_checkpoint
-from milscope.cohorts import COHORTS, Cohort, check_classes, described_slides, parts, places, read_cohort
+from milscope.cohorts import COHORTS, Cohort, check_classes, check_promise, described_slides, parts, places, read_cohort
 from milscope.configs import TrainConfig
 from milscope.fitting import Computer, Lesson, Slides
 from milscope.operating import Guarantee, Operating, operating_point, patients_highest
@@ -69,7 +71,7 @@ def train(
     Args:
         features: A `features` artifact (`encode`), or a folder of features as other tools write them.
         slides: The slide table with labels and split.
-        out: Directory of the model: model.json, model.safetensors, log.csv, candidates.csv.
+        out: Directory of the model: model.json, model.safetensors, card.md, log.csv, candidates.csv.
         config: Settings; the defaults of `TrainConfig` if None.
 
     Raises:
@@ -80,11 +82,13 @@ def train(
     _check(config)
     origin = open_features(Path(features))
     cohort = read_cohort(Path(features), read_slides(slides), config)
+    check_promise(cohort, config)
     inputs = {"features": origin.fingerprint, "slides": fingerprint(cohort.used.to_dict("list"))}
     with Stage(Path(out), "model", config, inputs, [*origin.patients, *cohort.used["patient"]]) as stage:
         if not stage.done:
             run = _Training(Path(features), cohort, config, stage.work)
             stage.summary.update(run.run(origin))
+            write_text(stage.work / "card.md", card_of(json.loads((stage.work / "model.json").read_text()), stage.planned))
     found = stage.manifest.summary
     return Trained(Path(out), found["aggregator"], found["validation_loss"], found["validation_auc"], found["warnings"])
 
@@ -168,7 +172,8 @@ class _Training:
         if config.sensitivity is None:
             return {}, []
         model, table = _joined(members), self.cohort.aside
-        logits = score_slides(model, self.features, table["slide"].tolist())
+        logits, filled = score_slides(model, self.features, table["slide"].tolist())
+        table = table[filled]
         for task, answers in zip(questions.tasks, questions.answers(logits, questions.targets(table)), strict=True):
             scores = task.suspicion(answers.logits).double().numpy()
             labels = task.suspicious(answers.targets).double().numpy()
@@ -215,9 +220,13 @@ def outside_warnings(origin: Manifest) -> list[str]:
 
 
 @torch.inference_mode()
-def score_slides(model: Aggregator, features: Path, slides: Sequence[str]) -> Float[Tensor, "slide logit"]:
-    """The logits of slides read one at a time, in float32, as `predict` computes them."""
-    return torch.cat([model(read_features(features, [slide])).logits for slide in slides])
+def score_slides(model: Aggregator, features: Path, slides: Sequence[str],
+                 ) -> tuple[Float[Tensor, "scored logit"], Bool[np.ndarray, " slide"]]:
+    """The logits of slides with cells, read one at a time, in float32, as `predict` computes them; and which have any."""
+    bags = (read_features(features, [slide]) for slide in slides)
+    found = [model(own).logits if len(own.features) else None for own in bags]
+    scored = [logits for logits in found if logits is not None]
+    return torch.cat([torch.empty(0, model.classes), *scored]), np.array([logits is not None for logits in found], dtype=bool)
 
 
 def _joined(members: Mapping[int, Member]) -> Aggregator:

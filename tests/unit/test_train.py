@@ -25,7 +25,7 @@ module = importlib.import_module("milscope.train")
 candidates = importlib.import_module("milscope.candidates")
 
 QUICK = TrainConfig(aggregators=("mean", "abmil-gated"), epochs=6, batch=4, learning_rate=3e-3, precision="float32")
-FILES = ("model.json", "model.safetensors", "log.csv", "candidates.csv")
+FILES = ("model.json", "model.safetensors", "card.md", "log.csv", "candidates.csv")
 
 
 @pytest.mark.parametrize("name", AGGREGATORS)
@@ -265,7 +265,7 @@ def count_epochs(monkeypatch):
 
 def same(first, second):
     for name in FILES:
-        if name != "model.safetensors":
+        if name not in ("model.safetensors", "card.md"):  # the card bears the time
             assert (first / name).read_text() == (second / name).read_text(), name
     a, b = load_file(first / "model.safetensors"), load_file(second / "model.safetensors")
     assert a.keys() == b.keys()
@@ -352,10 +352,12 @@ def test_the_threshold_keeps_its_promise_on_patients_nothing_else_was_chosen_on(
     assert read_manifest(found.directory, "model").summary["slides"]["validation"] == 10
 
 
-def test_a_promise_that_too_few_patients_can_keep_is_refused(simulate, tmp_path):
+def test_a_promise_that_too_few_patients_can_keep_is_refused(simulate, tmp_path, monkeypatch):
     data = simulate()
+    epochs = count_epochs(monkeypatch)
     with pytest.raises(InputError, match=r"59"):
         train(data.directory, data.table, tmp_path / "model", replace(QUICK, sensitivity=0.95))
+    assert not epochs, "nothing is trained first"
     assert not (tmp_path / "model").exists()
 
 
@@ -390,3 +392,19 @@ def test_rare_positives_are_learned_with_every_loss_and_balance(simulate, tmp_pa
     table = data.table[(data.table["abnormal"] == 0) | (np.arange(120) % 24 % 8 == 1)]
     config = replace(QUICK, aggregators=("abmil",), epochs=40, learning_rate=1e-2, **settings)
     assert train(data.directory, table, tmp_path / "model", config).validation_auc > 0.9
+
+
+def test_a_task_that_compares_slides_sees_all_of_a_step_whatever_the_cells_in_memory(simulate, tmp_path):
+    data = simulate(slides=48)
+    config = replace(QUICK, aggregators=("abmil",), task="kind:cox(months,died)", epochs=2, dropout=0.0, batch=16)
+    table = several_tasks(data)
+    losses = [train(data.directory, table, tmp_path / str(cells), replace(config, cells=cells)).validation_loss
+              for cells in (1, 10_000)]
+    assert losses[0] == losses[1]
+
+
+def test_slides_set_aside_without_cells_are_left_out(simulate, tmp_path):
+    data = simulate(slides=120, change={"s008": lambda features: features[:0], "s009": lambda features: features[:0]})
+    config = replace(QUICK, sensitivity=0.5, guarantee="expected", calibration=0.9)
+    found = train(data.directory, data.table, tmp_path / "model", config)
+    assert load_model(found.directory).operating["abnormal"].positives >= 7

@@ -32,8 +32,8 @@ class Aggregated(NamedTuple):
 class Aggregator(nn.Module, ABC):
     """From the features of a slide's cells to the slide's logits, and the attention paid to each cell.
 
-    Features are standardised first, by the mean and deviation of the training cells (`fit_scale`), which are part of
-    the model. Normalising each cell by itself would not do: where the encoder gives all cells much the same large
+    Features are standardised first, by the mean and deviation of the training and validation cells (`fit_scale`), which
+    are part of the model. Normalising each cell by itself would not do: where the encoder gives all cells much the same large
     vector, what tells them apart would stay as small beside it as it was.
 
     Args:

@@ -95,6 +95,11 @@ class Stage:
         return refuse(str(file), "a file that can be read", error.strerror, "Correct it; what was finished before is kept.")
 
     @property
+    def planned(self) -> Manifest:
+        """The manifest as it will be, with the summary so far."""
+        return self._manifest
+
+    @property
     def manifest(self) -> Manifest:
         """The finished artifact's manifest."""
         return read_manifest(self.out, self._manifest.kind)

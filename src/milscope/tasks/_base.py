@@ -63,6 +63,8 @@ class Task(ABC):
     """The column of the slide table, or a name of one's own for a task of several columns."""
 
     kind: ClassVar[str]
+    compares: ClassVar[bool] = False
+    """Whether a slide's loss depends on the slides that it is given with."""
 
     @property
     def columns(self) -> tuple[str, ...]:

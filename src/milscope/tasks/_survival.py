@@ -89,6 +89,7 @@ class Cox(Survival):
     baseline: tuple[tuple[float, float], ...] = ()
     """Times of events and the cumulative hazard $H_0$ from there on."""
     kind: ClassVar[str] = "cox"
+    compares: ClassVar[bool] = True
 
     @property
     def outputs(self) -> int:
