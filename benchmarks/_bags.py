@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 FEATURES, HIDDEN, ATTENTION, DROPOUT = 512, 256, 128, 0.25
+RATE_OF_LEARNING = 1e-3
 RATE, SHIFT = 0.02, 1.5
 """Share of witnesses on positive slides, and how far they lie from the others in each of eight features."""
 
@@ -54,7 +55,7 @@ class OneSlideAStep:
         self.gate = nn.Sequential(nn.Linear(HIDDEN, ATTENTION), nn.Sigmoid())
         self.weigh, self.classify = nn.Linear(ATTENTION, 1), nn.Linear(HIDDEN, 2)
         self.network = nn.ModuleList([self.embed, self.tanh, self.gate, self.weigh, self.classify])
-        self.optimizer = torch.optim.AdamW(self.network.parameters(), 3e-4, weight_decay=1e-3)
+        self.optimizer = torch.optim.AdamW(self.network.parameters(), RATE_OF_LEARNING, weight_decay=1e-3)
 
     def epoch(self) -> None:
         """One pass, each slide a step."""
@@ -90,7 +91,7 @@ class Torchmil:
         torch.manual_seed(0)
         embed = nn.Sequential(nn.Linear(FEATURES, HIDDEN), nn.ReLU(), nn.Dropout(DROPOUT))
         self.model = ABMIL((FEATURES,), att_dim=ATTENTION, gated=True, feat_ext=embed)
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), 3e-4, weight_decay=1e-3)
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), RATE_OF_LEARNING, weight_decay=1e-3)
         self.bags, self.labels, self.batch, self.collate = bags, labels, batch, collate_fn
 
     def epoch(self) -> None:

@@ -1,9 +1,11 @@
 """Training of slide models: ours beside torchmil's padded batches and beside one slide a step; prediction beside h5py alone.
 
-Slides of 500 to 20,000 cells with 512 features lie on disk. All sides train gated ABMIL of the same sizes on the same slides;
-an epoch of each is measured in turn (A B A B …), a ratio is the median of the rounds' ratios.
+Slides of 500 to 20,000 cells with 512 features lie on disk. All sides train gated ABMIL of the same sizes on the same slides at
+the same rate; an epoch of each is measured in turn (A B A B …), a ratio is the median of the rounds' ratios. Each peer is
+compared with milscope taking steps of as many slides: 16 beside torchmil, one beside the loop of one slide a step.
 
 * `over_torchmil`, `over_one_slide_a_step`: cells a second of ours over theirs (features of theirs in memory, ours mapped);
+* `float32_over_torchmil`: the same in float32;
 * `auc_over_torchmil`, `auc_over_one_slide_a_step`: difference of the validation AUC after the same passes;
 * `predict_over_h5py`: bytes a second of `predict` over h5py reading the same files, for each arithmetic.
 
@@ -18,7 +20,7 @@ from pathlib import Path
 from statistics import median
 
 import torch
-from _bags import ATTENTION, FEATURES, HIDDEN, OneSlideAStep, Torchmil, read_all, write_slides
+from _bags import ATTENTION, FEATURES, HIDDEN, RATE_OF_LEARNING, OneSlideAStep, Torchmil, read_all, write_slides
 from _timing import in_turn, machine, memory, ratio, seconds, table, versions, write_between_marks, write_json
 
 import milscope as ms
@@ -52,8 +54,8 @@ class Ours:
         self.epochs += 1
         order = self.fit._order(torch.Generator().manual_seed(self.epochs))
         self.fit.model.train()
-        for step, slides in enumerate(order.split(BATCH)):
-            self.fit._step(slides, 3e-4, step)
+        for step, slides in enumerate(order.split(self.fit.config.batch)):
+            self.fit._step(slides, RATE_OF_LEARNING, step)
 
     def auc(self) -> float:
         """On the validation slides."""
@@ -91,13 +93,14 @@ def training(home: Path, frame, rounds: int) -> tuple[str, dict, dict]:
     labels, truth = (torch.tensor(frame.loc[own, "abnormal"].to_numpy()) for own in (learns, ~learns))
     cells = sum(map(len, bags))
     config = ms.TrainConfig(batch=BATCH, dropout=0.25)
-    ours, exact = Ours(home, frame, config), Ours(home, frame, replace(config, precision="float32"))
+    ours, alike = Ours(home, frame, config), Ours(home, frame, replace(config, batch=1))
+    exact = Ours(home, frame, replace(config, precision="float32"))
     padded, single = Torchmil(bags, labels, BATCH), OneSlideAStep(bags, labels)
     sides = {"milscope": ours.epoch, "milscope, float32": exact.epoch, "torchmil, padded batches": padded.epoch,
-             "one slide a step": single.epoch}
+             "milscope, one slide a step": alike.epoch, "one slide a step": single.epoch}
     taken = in_turn({name: lambda epoch=epoch: seconds(epoch, CPU) for name, epoch in sides.items()}, rounds)
     aucs = {"milscope": ours.auc(), "milscope, float32": exact.auc(), "torchmil, padded batches": padded.auc(held, truth),
-            "one slide a step": single.auc(held, truth)}
+            "milscope, one slide a step": alike.auc(), "one slide a step": single.auc(held, truth)}
     peak = matrix_rate()
     rows = [(name, f"{median(each):.2f}", f"{cells / median(each):,.0f}", f"{cells * FLOPS / median(each) / peak:.0%}",
              f"{aucs[name]:.3f}") for name, each in taken.items()]
@@ -106,10 +109,11 @@ def training(home: Path, frame, rounds: int) -> tuple[str, dict, dict]:
     text += (f"\n\n{learns.sum()} training slides, {cells:,} cells; packing all slides once took {ours.packing:.1f} s; "
              f"anonymous memory of the process at the end {memory('RssAnon') / 1e9:.1f} GB, of which "
              f"{sum(each.numel() for each in bags + held) * 4 / 1e9:.1f} GB are the features of the other sides.")
-    others = {"torchmil": "torchmil, padded batches", "one_slide_a_step": "one slide a step"}
-    ratios = {f"over_{short}": ratio(taken[name], taken["milscope"]) for short, name in others.items()}
-    ratios |= {f"float32_over_{short}": ratio(taken[name], taken["milscope, float32"]) for short, name in others.items()}
-    ratios |= {f"auc_over_{short}": aucs["milscope"] - aucs[name] for short, name in others.items()}
+    pairs = {"over_torchmil": ("milscope", "torchmil, padded batches"),
+             "float32_over_torchmil": ("milscope, float32", "torchmil, padded batches"),
+             "over_one_slide_a_step": ("milscope, one slide a step", "one slide a step")}
+    ratios = {name: ratio(taken[theirs], taken[own]) for name, (own, theirs) in pairs.items()}
+    ratios |= {f"auc_{name}": aucs[own] - aucs[theirs] for name, (own, theirs) in pairs.items()}
     return text, {"seconds": taken, "cells": cells, "auc": aucs, "matrix_rate": peak}, ratios
 
 
