@@ -55,6 +55,21 @@ def read_cohort(features: Path, frame: pd.DataFrame, config: TrainConfig) -> Coh
     return Cohort(table[~aside].reset_index(drop=True), table[aside].reset_index(drop=True), questions, missing)
 
 
+def labelled_slides(frame: pd.DataFrame, available: Sequence[str], task: str) -> tuple[pd.DataFrame, list[str]]:
+    """The slides that have features and a label of any of the tasks, and the columns by which they are divided into folds."""
+    columns = strata(parse_tasks(task, frame))
+    labelled = frame[columns].replace("", None).notna().any(axis=1)
+    found = frame[frame["slide"].isin(available) & labelled].reset_index(drop=True)
+    if found.empty:
+        raise refuse("slides", "slides that have features and a label", "none", "Run `milscope encode` on their cells.")
+    return found, columns
+
+
+def strata(tasks: Sequence[Task]) -> list[str]:
+    """The columns by which patients are shared out: of classes, or of events."""
+    return list(dict.fromkeys(task.columns[-1] for task in tasks))
+
+
 def check_classes(questions: Questions, table: pd.DataFrame, left_out: Sequence[str]) -> None:
     """Refuses training or validation slides that lack a class or an event; `left_out` slides may be why."""
     for split in COHORTS:
@@ -96,8 +111,8 @@ def places(part: pd.DataFrame, slides: pd.Series) -> tuple[Int[Tensor, " train"]
 
 def parts(table: pd.DataFrame, questions: Questions, config: TrainConfig) -> list[pd.DataFrame]:
     """The table once for each part that validates, stratified by class or by event."""
-    strata = dict.fromkeys(task.columns[-1] for task in questions.tasks)
-    return [table] if config.ensemble == 1 else rotations(table, config.ensemble, seed=config.seed, task=",".join(strata))
+    columns = ",".join(strata(questions.tasks))
+    return [table] if config.ensemble == 1 else rotations(table, config.ensemble, seed=config.seed, task=columns)
 
 
 def described_slides(rows: pd.DataFrame, questions: Questions) -> dict[str, Any]:

@@ -9,14 +9,13 @@ from typing import NamedTuple
 import pandas as pd
 import pyarrow.parquet as pq
 
+from milscope.cohorts import labelled_slides
 from milscope.configs import CrossvalidateConfig, TrainConfig
 from milscope.predict import predict
 from milscope.slides import read_slides
 from milscope.split import folds, read_splits
 from milscope.store import Stage, feature_slides, fingerprint, open_features, read_manifest, write_text
-from milscope.tasks import parse_tasks
 from milscope.train import train
-from milscope.types import refuse
 
 
 class Crossvalidated(NamedTuple):
@@ -70,12 +69,7 @@ def crossvalidate(
 def _tables(frame: pd.DataFrame, available: Sequence[str], config: CrossvalidateConfig, splits: Path | str | None,
             ) -> list[pd.DataFrame]:
     """The slides with features and labels, once for each fold."""
-    tasks = parse_tasks(config.task, frame)
-    columns = list(dict.fromkeys(task.columns[-1] for task in tasks))
-    labelled = frame[columns].replace("", None).notna().any(axis=1)
-    frame = frame[frame["slide"].isin(available) & labelled].reset_index(drop=True)
-    if frame.empty:
-        raise refuse("slides", "slides that have features and a label", "none", "Run `milscope encode` on their cells.")
+    frame, columns = labelled_slides(frame, available, config.task)
     if splits is not None:
         return read_splits(splits, frame, validation=config.validation, seed=config.seed, task=",".join(columns))
     return folds(frame, config.folds, seed=config.seed, task=",".join(columns), site=config.site, validation=config.validation)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from milscope.cohorts import strata
 from milscope.configs import STAGES, PredictConfig, TileConfig, configure
 from milscope.encode import encode
 from milscope.evaluate import evaluate
@@ -154,8 +155,7 @@ def _encoder(model: Path, given: Path | str | None, record: Mapping[str, Any]) -
 
 def _divided(table: pd.DataFrame, configs: Mapping[str, Any]) -> pd.DataFrame:
     """The slide table with its split, stratified by what is to be learned."""
-    columns = dict.fromkeys(task.columns[-1] for task in parse_tasks(configs["train"].task, table))
-    return split(table, configs["split"], task=",".join(columns))
+    return split(table, configs["split"], task=",".join(strata(parse_tasks(configs["train"].task, table))))
 
 
 def _check_ahead(table: pd.DataFrame, configs: Mapping[str, Any], truth: Path | str | None) -> None:

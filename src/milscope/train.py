@@ -203,9 +203,8 @@ class _Training:
         """The checkpoints are of no more use then."""
         model = _joined(members)
         log, tried = rows_of(members)
-        options = {**model.options}
         save_checkpoint(self.work / "model.safetensors", model.state_dict(), {})
-        write_text(self.work / "model.json", json.dumps({**record, "options": options}, indent=1))
+        write_text(self.work / "model.json", json.dumps({**record, "options": model.options}, indent=1))
         write_text(self.work / "log.csv", _table(log, len(members)).to_csv(index=False))
         candidates = _table(tried, len(members)).rename(columns={"epoch": "best_epoch"})
         columns = [name for name in candidates if name not in ("train_loss", "learning_rate")]
@@ -230,8 +229,8 @@ def score_slides(model: Aggregator, features: Path, slides: Sequence[str],
 
 
 def _joined(members: Mapping[int, Member]) -> Aggregator:
-    """The model itself, or the mean of several."""
-    first = members[0].model
+    """The model itself, or the mean of several; on the processor, where it predicts."""
+    first = members[0].model.cpu()
     if len(members) == 1:
         return first
     described = [(member.best["aggregator"], member.model.options) for member in members.values()]

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -130,17 +131,7 @@ def test_interrupted_after_any_checkpoint_it_ends_bit_identical(simulate, tmp_pa
     """With two candidates of six epochs: within the first, at its end, within the second, at the very end."""
     data = simulate()
     train(data.directory, data.table, tmp_path / "whole", QUICK)
-    monkeypatch.setattr(candidates, "CHECKPOINT_SECONDS", 0.0)
-    left, save = [saves], candidates.save_checkpoint
-
-    def interrupted(*arguments):
-        save(*arguments)
-        left[0] -= 1
-        if left[0] == 0:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(candidates, "save_checkpoint", interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    with interrupted(monkeypatch, saves):
         train(data.directory, data.table, tmp_path / "resumed", QUICK)
     assert not (tmp_path / "resumed").exists()
     epochs = count_epochs(monkeypatch)
@@ -252,6 +243,24 @@ def test_refuses_a_model_of_an_unknown_aggregator(simulate, tmp_path):
         load_model(tmp_path / "model")
 
 
+@contextmanager
+def interrupted(monkeypatch, saves):
+    """Ends what is trained within after so many checkpoints."""
+    left, save = [saves], candidates.save_checkpoint
+
+    def then_end(*arguments):
+        save(*arguments)
+        left[0] -= 1
+        if left[0] == 0:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(candidates, "CHECKPOINT_SECONDS", 0.0)
+        patched.setattr(candidates, "save_checkpoint", then_end)
+        with pytest.raises(KeyboardInterrupt):
+            yield
+
+
 def count_epochs(monkeypatch):
     epochs, run_epoch = [], candidates.Fit.run_epoch
 
@@ -311,19 +320,8 @@ def test_an_ensemble_is_the_mean_of_models_each_chosen_on_another_part(simulate,
 def test_an_interrupted_ensemble_ends_bit_identical(simulate, tmp_path, monkeypatch, saves):
     data, config = simulate(slides=36), replace(QUICK, aggregators=("abmil",), ensemble=2, seeds=2, epochs=3)
     train(data.directory, data.table, tmp_path / "whole", config)
-    left, save = [saves], candidates.save_checkpoint
-
-    def interrupted(*arguments):
-        save(*arguments)
-        left[0] -= 1
-        if left[0] == 0:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr(candidates, "CHECKPOINT_SECONDS", 0.0)
-        patched.setattr(candidates, "save_checkpoint", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            train(data.directory, data.table, tmp_path / "resumed", config)
+    with interrupted(monkeypatch, saves):
+        train(data.directory, data.table, tmp_path / "resumed", config)
     train(data.directory, data.table, tmp_path / "resumed", config)
     same(tmp_path / "whole", tmp_path / "resumed")
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from milscope.aggregators import aggregator_class
+from milscope.cohorts import labelled_slides
 from milscope.compare._judge import Judged, judge
 from milscope.compare._repeat import Repetition, read_repetition, repeat
 from milscope.compare._words import BASELINE, NAMES, cells, columns, markdown, sentences, table, warnings
@@ -112,16 +113,11 @@ def _models(config: CompareConfig) -> list[str]:
 
 def _plans(frame: pd.DataFrame, available: Sequence[str], config: CompareConfig) -> list[list[pd.DataFrame]]:
     """For each repetition the slides that have features and labels, once for each fold."""
-    tasks = parse_tasks(config.task, frame)
-    columns = list(dict.fromkeys(task.columns[-1] for task in tasks))
-    labelled = frame[columns].replace("", None).notna().any(axis=1)
-    frame = frame[frame["slide"].isin(available) & labelled].reset_index(drop=True)
-    if frame.empty:
-        raise refuse("slides", "slides that have features and a label", "none", "Run `milscope encode` on their cells.")
+    frame, columns = labelled_slides(frame, available, config.task)
     if config.folds:
         return [folds(frame, config.folds, seed=config.seed + number, task=",".join(columns), site=config.site,
                       validation=config.validation) for number in range(config.seeds)]
-    tasks[0].fitted(frame[frame["split"] == "test"], "test")
+    parse_tasks(config.task, frame)[0].fitted(frame[frame["split"] == "test"], "test")
     return [[frame]] * config.seeds
 
 

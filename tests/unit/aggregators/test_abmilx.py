@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tests.aggregator_steps import assert_slope, step
 from tests.laws.slow_abmilx import slow
 
 from milscope.aggregators import ABMILX, _abmilx
@@ -50,10 +51,7 @@ def test_a_step_that_spares_memory_is_the_same_step(monkeypatch):
     bags, found = some_bags(), {}
     for rows in (1000, 4):
         monkeypatch.setattr(_abmilx, "ROWS", rows)
-        model = build()
-        output = model(bags)
-        output.logits[:, 0].sum().backward()
-        found[rows] = [output.logits, output.attention, *(parameter.grad for parameter in model.parameters())]
+        found[rows] = step(build(), bags)
     for plain, lean in zip(found[1000], found[4], strict=True):
         close(lean, plain)
 
@@ -61,20 +59,7 @@ def test_a_step_that_spares_memory_is_the_same_step(monkeypatch):
 def test_a_step_that_spares_memory_drops_the_same_when_it_computes_again(monkeypatch):
     monkeypatch.setattr(_abmilx, "ROWS", 4)
     model, bags = build(dropout=0.5).train(), some_bags()
-    weight = model.embed[1].weight
-    direction = torch.randn_like(weight)
-
-    def value(step):
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            weight.data += step * direction
-            found = model(bags).logits[:, 0].sum()
-            weight.data -= step * direction
-            return found
-
-    value(0.0).backward()
-    slope = (value(1e-6) - value(-1e-6)) / 2e-6
-    torch.testing.assert_close((weight.grad * direction).sum(), slope, rtol=1e-5, atol=1e-7)
+    assert_slope(model, bags, model.embed[1].weight)
 
 
 def test_the_layers_and_their_sizes_are_those_of_the_paper():

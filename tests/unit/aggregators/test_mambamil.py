@@ -3,6 +3,7 @@
 import pytest
 import torch
 from safetensors.torch import load_file
+from tests.aggregator_steps import assert_slope, step
 from tests.archived_aggregators import ARCHIVED
 from tests.laws.slow_mambamil import slow
 from torch.nn import functional
@@ -41,10 +42,7 @@ def test_in_pieces_or_sparing_memory_the_step_is_the_same(monkeypatch, piece):
     for lean in (False, True):
         monkeypatch.setattr(_mambamil, "LEAN", 10 if lean else 1000)
         monkeypatch.setattr(_mambamil, "PIECE", piece if lean else 1000)
-        model = build()
-        output = model(bags)
-        output.logits[:, 0].sum().backward()
-        found[lean] = [output.logits, output.attention, *(parameter.grad for parameter in model.parameters())]
+        found[lean] = step(build(), bags)
     for plain, other in zip(found[False], found[True], strict=True):
         close(other, plain)
 
@@ -52,20 +50,7 @@ def test_in_pieces_or_sparing_memory_the_step_is_the_same(monkeypatch, piece):
 def test_a_step_that_spares_memory_drops_the_same_when_it_computes_again(monkeypatch):
     monkeypatch.setattr(_mambamil, "LEAN", 4)
     model, bags = build(dropout=0.5).train(), some_bags()
-    weight = model.embed[0].weight
-    direction = torch.randn_like(weight)
-
-    def value(step):
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            weight.data += step * direction
-            found = model(bags).logits[:, 0].sum()
-            weight.data -= step * direction
-            return found
-
-    value(0.0).backward()
-    slope = (value(1e-6) - value(-1e-6)) / 2e-6
-    torch.testing.assert_close((weight.grad * direction).sum(), slope, rtol=1e-5, atol=1e-7)
+    assert_slope(model, bags, model.embed[0].weight)
 
 
 def test_a_cell_sees_those_before_it_and_with_the_second_scan_others_too():
