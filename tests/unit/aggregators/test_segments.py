@@ -56,3 +56,11 @@ def test_order_goes_from_slide_to_slide_and_from_the_largest_down_whatever_the_o
     values = torch.tensor([[1.0, 3.0], [1.0, 5.0], [2.0, 4.0], [0.0, 0.0], [7.0, 1.0], [7.0, 1.0]])
     assert segment_order(values, OWNER).T.tolist() == [[2, 0, 1, 3, 4, 5], [1, 2, 0, 3, 4, 5]]
     assert segment_order(values, torch.tensor([1, 0, 1, 0, 1, 0])).T.tolist() == [[5, 1, 3, 4, 2, 0], [1, 5, 3, 2, 0, 4]]
+
+
+def test_attend_is_the_same_for_few_and_for_many_cells_a_slide():
+    for lengths in ((50, 40, 1, 60), (3, 1, 2), (70,)):
+        owner = torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths))
+        attention, values = torch.rand(sum(lengths), 2, dtype=torch.float64), torch.rand(sum(lengths), 5, dtype=torch.float64)
+        expected = [attention[owner == slide].T @ values[owner == slide] for slide in range(len(lengths))]
+        torch.testing.assert_close(attend(attention, values, owner, len(lengths)), torch.stack(expected))
