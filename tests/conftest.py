@@ -45,5 +45,5 @@ def table(rendered: Path) -> pd.DataFrame:
 def cells(rendered: Path, table: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The cell store of the rendered slides."""
     out = tmp_path_factory.mktemp("store") / "tile"
-    tile(table, out, cells=rendered / "cells.csv", config=TileConfig(size=96, workers=1))
+    tile(table, out, cells=rendered / "cells.csv", config=TileConfig(size=96, workers=1, limit=0.0))
     return out

@@ -1,12 +1,18 @@
+import os
+import pickle
+import signal
 import subprocess
 import sys
 import time
+from functools import partial
+from pathlib import Path
 
 import pytest
 
-from milscope.pool import over_slides
+from milscope.pool import Lost, over_slides
 
 DIE = "__import__('os').kill(__import__('os').getpid(), 9)"
+SLEEP = "__import__('time').sleep({})"
 FAIL = "open('/nowhere/at/all')"
 
 
@@ -18,7 +24,93 @@ def test_every_job_once(workers):
 
 
 def test_a_process_that_dies_harms_no_other_job():
-    assert dict(over_slides(eval, ["0", "1", "2", DIE, "4", "5"], 2)) == {"0": 0, "1": 1, "2": 2, DIE: None, "4": 4, "5": 5}
+    assert dict(over_slides(eval, ["0", "1", "2", DIE, "4", "5"], 2)) == {
+        "0": 0, "1": 1, "2": 2, DIE: Lost("the process that read it died (signal 9: Killed; out of memory?)"), "4": 4, "5": 5}
+
+
+@pytest.mark.parametrize(("job", "reason"), [
+    ("__import__('os').kill(__import__('os').getpid(), 11)", "the process that read it died (signal 11: Segmentation fault)"),
+    ("__import__('os')._exit(3)", "the process that read it died (exit status 3)"),
+    ("__import__('sys').exit(4)", "the process that read it died (exit status 4)"),
+    ("exec('raise MemoryError')", "the process that read it died (not enough memory)"),
+    (SLEEP.format(1000), "not done after 1.5 s"),
+    ("exec('while True: pass')", "not done after 1.5 s"),
+    ("__import__('re').match('(a+)+$', 'a' * 40 + 'b')", "not done after 1.5 s"),
+])
+def test_a_slide_that_crashes_or_hangs_is_lost_with_its_reason_and_no_other(job, reason):
+    others = [SLEEP.format(0.1), "1", "2"]
+    found = dict(over_slides(eval, [job, *others], 2, limit=1.5))
+    assert found == {job: Lost(reason), SLEEP.format(0.1): None, "1": 1, "2": 2}
+
+
+def test_a_slide_alone_is_kept_apart_too():
+    for workers, limit in ((0, None), (1, 60)):
+        (_, lost), = over_slides(eval, [DIE], workers, limit=limit)
+        assert lost.reason == "the process that read it died (signal 9: Killed; out of memory?)"
+
+
+def once_alone(job, *, marks):
+    """Dies the first time; the second time tells how many processes there are."""
+    mark = Path(marks) / job
+    if job == "dies" and not mark.exists():
+        mark.touch()
+        os._exit(1)
+    return mark.exists(), os.getppid()
+
+
+def test_a_process_that_dies_once_is_given_a_second_chance_at_the_end(tmp_path):
+    jobs = ["dies", *"abcdef"]
+    found = list(over_slides(partial(once_alone, marks=tmp_path), jobs, 2))
+    assert sorted(job for job, _ in found) == sorted(jobs)
+    assert found[-1] == ("dies", (True, os.getpid()))
+
+
+def test_the_limit_is_each_slides_own_and_starts_when_its_work_does():
+    jobs = [f"({SLEEP.format(0.6)}, {number})[1]" for number in range(4)]
+    assert sorted(number for _, number in over_slides(eval, jobs, 1, limit=1.2)) == [0, 1, 2, 3]
+
+
+def test_a_process_serves_many_slides():
+    jobs = [f"({number}, __import__('os').getpid())" for number in range(20)]
+    assert len({pid for _, (_, pid) in over_slides(eval, jobs, 2)}) <= 2
+
+
+def test_a_process_that_dies_between_slides_is_replaced():
+    leave = "__import__('threading').Timer(0.1, __import__('os')._exit, [1]).start()"
+    jobs = [leave, SLEEP.format(0.01), *map(str, range(5))]
+    assert {job for job, _ in over_slides(eval, jobs, 1, limit=60)} == set(jobs)
+
+
+def test_no_process_is_left_when_the_work_is_given_up():
+    work = over_slides(eval, ["__import__('os').getpid()", SLEEP.format(1000), SLEEP.format(1001)], 2)
+    _, pid = next(work)
+    work.close()
+    assert not _alive(pid)
+
+
+class Odd(Exception):
+    def __init__(self, one, two):
+        super().__init__(one)
+
+
+def raise_odd(job):
+    raise Odd(job, 2)
+
+
+def test_errors_say_where_they_come_from_even_if_they_cannot_be_sent():
+    with pytest.raises(FileNotFoundError) as told:
+        list(over_slides(eval, [FAIL], 2))
+    assert told.value.filename == "/nowhere/at/all"
+    assert any("In a process that worked on a slide" in note for note in told.value.__notes__)
+    with pytest.raises(RuntimeError, match="Odd: 1"):
+        list(over_slides(raise_odd, [1], 2))
+    with pytest.raises(pickle.PicklingError, match="lambda"):
+        list(over_slides(eval, ["lambda: 1"], 2))
+
+
+def test_large_jobs_and_results_pass():
+    text = repr("x" * 3_000_000)
+    assert dict(over_slides(eval, [text, "1"], 2)) == {text: "x" * 3_000_000, "1": 1}
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -54,6 +146,20 @@ def test_processes_end_with_their_parent(tmp_path):
     deadline = time.monotonic() + 20
     while any(_alive(pid) for pid in pids) and time.monotonic() < deadline:
         time.sleep(0.05)
+    assert not any(_alive(pid) for pid in pids)
+
+
+def test_ctrl_c_ends_everything_at_once_and_quietly(tmp_path):
+    script = tmp_path / "script.py"
+    jobs = [f"open('{tmp_path}/{name}', 'w').write(str(__import__('os').getpid())) and {SLEEP.format(300)}"
+            for name in ("one", "two")]
+    script.write_text(SCRIPT.format(function="eval").replace("range(4)", repr(jobs)))
+    parent = subprocess.Popen([sys.executable, script], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+                              start_new_session=True)
+    pids = [_number_in(tmp_path / name) for name in ("one", "two")]
+    os.killpg(parent.pid, signal.SIGINT)
+    _, said = parent.communicate(timeout=60)
+    assert said.count("Traceback") == said.count("KeyboardInterrupt") == 1
     assert not any(_alive(pid) for pid in pids)
 
 

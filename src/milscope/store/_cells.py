@@ -20,7 +20,9 @@ from milscope.types import refuse
 
 CELLS_VERSION = 1
 BATCH = 1024
-"""Cells of a record batch: a batch of binary values has to stay below 2 GB."""
+"""Most cells of a record batch."""
+BATCH_BYTES = 64_000_000
+"""A record batch is written when its images reach this: memory stays bounded, and binary values far below their 2 GB."""
 SCHEMA = pa.schema([
     ("cell", pa.string()),
     ("x", pa.float64()),
@@ -141,14 +143,16 @@ class CellWriter:
         self._path = Path(path)
         self._temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}.tmp")
         self._rows: list[Cell] = []
+        self._bytes = 0
         self._schema = SCHEMA.with_metadata(
             {"milscope_format": "cells", "milscope_version": str(CELLS_VERSION), "slide": slide})
 
     def add(self, cell: Cell) -> None:
         """Takes the next cell."""
         self._rows.append(cell)
+        self._bytes += len(cell.image)
         self.count += 1
-        if len(self._rows) == BATCH:
+        if len(self._rows) == BATCH or self._bytes >= BATCH_BYTES:
             self._flush()
 
     def __enter__(self) -> "CellWriter":
@@ -171,7 +175,7 @@ class CellWriter:
         if self._rows:
             columns = [pa.array(values, kind) for values, kind in zip(zip(*self._rows, strict=True), SCHEMA.types, strict=True)]
             self._arrow.write_batch(pa.record_batch(columns, schema=self._schema))
-            self._rows = []
+            self._rows, self._bytes = [], 0
 
 
 @lru_cache(maxsize=4096)

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 from milscope.configs import identity
-from milscope.types import InputError, refuse
+from milscope.types import InputError, Unfinished, refuse
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -34,9 +34,15 @@ class Manifest(NamedTuple):
     created: str
 
     @property
-    def fingerprint(self) -> str:
-        """Same kind, settings and inputs, same fingerprint: what later stages record and compare."""
+    def made_from(self) -> str:
+        """Of kind, settings and inputs."""
         return fingerprint({"kind": self.kind, "version": self.format_version, "config": self.config, "inputs": self.inputs})
+
+    @property
+    def fingerprint(self) -> str:
+        """What later stages record and compare: same kind, settings and inputs, same fingerprint, unless slides were mended."""
+        mended = self.summary.get("mended")
+        return fingerprint([self.made_from, mended]) if mended else self.made_from
 
 
 class Stage:
@@ -51,20 +57,27 @@ class Stage:
         inputs: Name → fingerprint of everything it is made from.
         patients: The patients whose cells or labels it learns from.
         leads: False in processes that take part in the work while another one writes.
+        again: Makes it again though it is done.
+        keeps_work: A work directory begun with other inputs is not emptied, as the stage itself knows what is still good.
 
     Raises:
         InputError: If `out` holds something else, cannot be written, or is being written by another process.
     """
 
     def __init__(self, out: Path, kind: str, config: object, inputs: Mapping[str, str], patients: Iterable[str] = (), *,
-                 leads: bool = True) -> None:
+                 leads: bool = True, again: bool = False, keeps_work: bool = False) -> None:
         self.out, self.leads = Path(out), leads
         self.work = self.out.parent / f".{self.out.name}.partial"
         self.summary: dict[str, Any] = {}
         self._manifest = Manifest(kind, FORMAT_VERSION, version("milscope"), identity(config), dict(inputs),
                                   sorted(set(patients)), self.summary, datetime.now(UTC).isoformat(timespec="seconds"))
         self._lock: int | None = None
-        self.done = self._is_done()
+        before = self._before()
+        self.earlier = self.out if before and before.config == self._manifest.config else None
+        self.done = not again and before is not None and before.made_from == self._manifest.made_from
+        self._claim_text = self._manifest.made_from
+        if keeps_work:
+            self._claim_text = fingerprint([kind, FORMAT_VERSION, self._manifest.config])
 
     def __enter__(self) -> "Stage":
         if not self.done and self.leads:
@@ -84,7 +97,7 @@ class Stage:
             elif isinstance(error, OSError) and not isinstance(error, FileNotFoundError) and error.errno is not None:
                 raise self._told(error) from error
         finally:
-            self._release(discard=isinstance(error, InputError))
+            self._release(discard=isinstance(error, InputError) and not isinstance(error, Unfinished))
 
     def _told(self, error: OSError) -> InputError:
         """The line for a file that could not be used: one of the stage's own, or one that it reads."""
@@ -104,13 +117,14 @@ class Stage:
         """The finished artifact's manifest."""
         return read_manifest(self.out, self._manifest.kind)
 
-    def _is_done(self) -> bool:
+    def _before(self) -> Manifest | None:
+        """The manifest of an earlier artifact in the same place."""
         if not self.out.exists() or (self.out.is_dir() and not any(self.out.iterdir())):
-            return False
+            return None
         if not (self.out / MANIFEST).exists():
             raise refuse("out", f"a new directory or an earlier `{self._manifest.kind}`", f"something else in {self.out}",
                          "Give another directory.")
-        return read_manifest(self.out, self._manifest.kind).fingerprint == self._manifest.fingerprint
+        return read_manifest(self.out, self._manifest.kind)
 
     def _claim(self) -> None:
         self.work.mkdir(parents=True, exist_ok=True)
@@ -122,10 +136,10 @@ class Stage:
             raise refuse("out", "free", f"another milscope process writing {self.out}", "Wait for it to end.") from error
         self._lock = lock
         claim = self.work / "stage.json"
-        if not claim.exists() or claim.read_text() != self._manifest.fingerprint:
+        if not claim.exists() or claim.read_text() != self._claim_text:
             for leftover in self.work.iterdir():
                 shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
-            write_text(claim, self._manifest.fingerprint)
+            write_text(claim, self._claim_text)
 
     def _publish(self) -> None:
         (self.work / "stage.json").unlink()
