@@ -20,6 +20,11 @@ def setting(default: Any, meaning: str, *, identity: bool = True, choices: tuple
     return dataclasses.field(default=default, metadata=metadata)
 
 
+def _as_in(config_class: type[Any], name: str) -> Any:  # noqa: ANN401
+    """A field with the default and the meaning that it has in another class."""
+    return copy.copy(config_class.__dataclass_fields__[name])
+
+
 @dataclass(frozen=True)
 class SynthConfig:
     """What rendered slides look like."""
@@ -49,8 +54,34 @@ class TileConfig:
 
     size: int = setting(64, "side of a crop or tile, pixels at the working scale")
     mpp: float | None = setting(None, "working scale, microns per pixel; empty: the image's own pixels")
-    foreground: float = setting(0.1, "whole slides only: least share of a tile that must be stained")
+    slide_mpp: float | None = setting(None, "scale of slides that do not tell theirs, microns per pixel")
+    find: str = setting("tiles", "what is cut from images without a cell table: tiles of a grid, or nuclei that are found",
+                        choices=("tiles", "nuclei"))
+    overlap: int = setting(0, "tiles only: pixels that neighbours share")
+    foreground: float = setting(0.1, "tiles only: least share of a tile that must be stained")
+    nucleus: float = setting(8.0, "nuclei only: typical diameter, microns")
+    stain: str = setting("papanicolaou", "nuclei only: how the slides are stained",
+                         choices=("papanicolaou", "haematoxylin-eosin"))
+    contrast: float = setting(0.03, "nuclei only: least contrast with the surroundings, optical density")
     quality: int = setting(95, "JPEG quality of crops cut from images; 100 stores PNG, without loss")
+    retry_failed: bool = setting(False, "try slides again that failed before", identity=False)
+    limit: float = setting(1800.0, "longest time for a slide, seconds; then it counts as failed. 0: any time", identity=False)
+    workers: int = setting(0, "processes; 0 means one per core; 1 without a limit works in milscope's own", identity=False)
+    executor: str = setting("processes", "who does the slides: processes of this machine, or a Ray cluster", identity=False,
+                            choices=("processes", "ray"))
+    address: str = setting("", "of the Ray cluster; empty: the one this machine belongs to, else a local one", identity=False)
+
+
+@dataclass(frozen=True)
+class CheckConfig:
+    """What is looked for before training."""
+
+    task: str = setting("", "columns of labels, with commas; empty: all columns of yes and no")
+    about: tuple[str, ...] = setting((), "more columns that say how slides were made; names such as site or scanner are known")
+    few: int = setting(10, "slides with fewer cells are named")
+    alike: float = setting(0.95, "how alike two pictures must be to be near-duplicates; 1: the same")
+    draws: int = setting(1000, "bootstrap draws of patients, and shuffles of the labels")
+    seed: int = setting(0, "same seed, same intervals")
     workers: int = setting(0, "processes; 0 means one per core", identity=False)
 
 
@@ -105,7 +136,14 @@ class EncodeConfig:
 
     batch: int = setting(512, "cells a forward pass", identity=False)
     precision: str = setting("auto", "arithmetic of the encoder", choices=("auto", "float32", "bfloat16"))
-    device: str = setting("auto", "cpu, cuda, cuda:1, mps; auto takes CUDA if there is one", identity=False)
+    device: str = setting("auto", "cpu, cuda, cuda:1, mps; auto takes CUDA if there is one and `executor` is `here`",
+                          identity=False)
+    executor: str = setting("here", "who does the slides: this process with all its threads or the GPU, processes of a "
+                            "thread each, or a Ray cluster", choices=("here", "processes", "ray"), identity=False)
+    workers: int = setting(0, "not `here`: processes; 0 means one per core", identity=False)
+    limit: float = setting(0.0, "not `here`: longest time for a slide, seconds; then it counts as failed. 0: any time",
+                           identity=False)
+    address: str = _as_in(TileConfig, "address")
 
 
 @dataclass(frozen=True)
@@ -145,11 +183,6 @@ class CrossvalidateConfig(TrainConfig):
     folds: int = setting(5, "parts of the patients, each of them the test patients of one training")
     site: str = setting("", "column of the site (hospital, scanner): no site is then tested in two folds; empty: not looked at")
     validation: float = setting(0.2, "share of the other patients on which models are chosen")
-
-
-def _as_in(config_class: type[Any], name: str) -> Any:  # noqa: ANN401
-    """A field with the default and the meaning that it has in another class."""
-    return copy.copy(config_class.__dataclass_fields__[name])
 
 
 @dataclass(frozen=True)
@@ -192,6 +225,10 @@ class PredictConfig:
     precision: str = setting("float32", "arithmetic; auto is faster where the processor has bfloat16, and as exact as that",
                              choices=("auto", "float32", "bfloat16"))
     gradient: bool = setting(False, "a third score of cells: gradient times input, at three times the cost")
+    executor: str = _as_in(EncodeConfig, "executor")
+    workers: int = _as_in(EncodeConfig, "workers")
+    limit: float = _as_in(EncodeConfig, "limit")
+    address: str = _as_in(TileConfig, "address")
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,10 @@ class InputError(ValueError):
     """A user's mistake or a damaged input, told in one line; a command ends with exit status 2."""
 
 
+class Unfinished(InputError):
+    """What stops a stage from outside its input, such as a missing machine: what was finished is kept."""
+
+
 def refuse(name: str, rule: str, found: object, action: str) -> InputError:
     """The error that says which input is wrong, the rule, what was found, and the way out.
 
@@ -24,3 +28,8 @@ def refuse(name: str, rule: str, found: object, action: str) -> InputError:
     `k` should be at least 1. Found 0. Ask for one cell or more.
     """
     return InputError(f"`{name}` should be {rule}. Found {found}. {action}")
+
+
+def unfinished(name: str, rule: str, found: object, action: str) -> Unfinished:
+    """As `refuse`, for what stops a stage from outside its input."""
+    return Unfinished(*refuse(name, rule, found, action).args)

@@ -1,3 +1,4 @@
+import json
 import os
 import shutil
 import sys
@@ -302,3 +303,45 @@ def test_an_interrupted_run_goes_on_with_the_slides_not_done(tmp_path, crops, mo
     tile(table(), tmp_path / "tile", cells=crops, config=ALONE)
     assert done == ["a", "b", "b", "c"]
     assert content(tmp_path / "tile") == content(tmp_path / "whole")
+
+
+def outline(x, y, half=4):
+    ring = [[x - half, y - half], [x + half, y - half], [x + half, y + half], [x - half, y + half], [x - half, y - half]]
+    return {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [ring]},
+            "properties": {"objectType": "detection", "name": f"n{x}"}}
+
+
+def test_a_folder_of_geojson_one_of_which_is_damaged(tmp_path, images):
+    folder, out = tmp_path / "outlines", tmp_path / "tile"
+    folder.mkdir()
+    for slide, x in (("a", 30), ("b", 40)):
+        features = {"type": "FeatureCollection", "features": [outline(x, 40), outline(x + 20, 40)]}
+        (folder / f"{slide}.geojson").write_text(json.dumps(features))
+    (folder / "c.geojson").write_text('{"type": "FeatureColl')
+    assert tile(table(), out, cells=folder, images=images, config=ALONE)[1:] == (2, 4, 1)
+    rows = CellStore(out).table("a").to_pylist()
+    assert [(row["cell"], row["x"], row["y"]) for row in rows] == [("n30", 30, 40), ("n50", 50, 40)]
+    ((slide, _, reason),) = failures(out)
+    assert (slide, "GeoJSON" in reason) == ("c", True)
+    before = inode(out, "a")
+    features["features"].append(outline(80, 40))
+    (folder / "b.geojson").write_text(json.dumps(features))
+    assert tile(table(), out, cells=folder, images=images, config=ALONE)[1:] == (2, 5, 1)
+    assert inode(out, "a") == before
+    with pytest.raises(InputError, match="Make the names agree"):
+        tile(table("x"), tmp_path / "other", cells=folder, images=images, config=ALONE)
+
+
+def test_nuclei_are_found_where_the_scale_is_known(tmp_path, images):
+    glass = np.full((200, 200, 3), 235, dtype=np.uint8)
+    for x, y in ((50, 60), (140, 130)):
+        rows, columns = np.ogrid[:200, :200]
+        glass[(columns - x) ** 2 + (rows - y) ** 2 <= 8**2] = (90, 40, 110)
+    Image.fromarray(glass).save(images / "n.png")
+    config = replace(ALONE, find="nuclei", size=32)
+    store = CellStore(tile(table("n", "a", mpp=[0.5, None]), tmp_path / "tile", images=images, config=config).directory)
+    found = store.table("n").to_pandas()[["x", "y", "width"]].sort_values("x").to_numpy()
+    np.testing.assert_allclose(found, [[50, 60, 32], [140, 130, 32]], atol=1.5)
+    ((slide, _, reason),) = failures(store.directory)
+    assert slide == "a"
+    assert "nuclei are found by their size in microns" in reason

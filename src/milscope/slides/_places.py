@@ -1,4 +1,4 @@
-"""Cells from a table of their places: a square is cut from the slide's image around each centre."""
+"""Cells from a table or GeoJSON of their places: a square is cut from the slide's image around each centre."""
 
 import math
 from collections.abc import Iterator
@@ -7,24 +7,64 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from milscope.slides._geojson import SUFFIX, list_geojson, read_geojson
 from milscope.slides._images import Cell, DamagedError, Skip, encode_pixels
-from milscope.slides._reader import SlideReader
+from milscope.slides._reader import GivenUpError, SlideReader
 from milscope.slides._table import ALIASES, match_column, read_text_table, where
 from milscope.types import refuse
 
 PLACE_NAMES = {"cell": ("cell", "cell_id", "id"), "x": ("x", "cx", "centroid_x", "x_centroid"),
                "y": ("y", "cy", "centroid_y", "y_centroid")}
 """Columns of tables about cells, and the names they may have."""
+LONGEST_NAME = 500
 
 
 def read_places(path: Path) -> pd.DataFrame:
-    """A cell table as columns `slide`, `cell`, `x`, `y`: centres in slide pixels (level 0); other columns are left out.
+    """Places of cells as columns `slide`, `cell`, `x`, `y`: centres in slide pixels (level 0); the rest is left out.
 
     A cell without an id of its own is called `<slide>:<x>,<y>`.
 
+    Args:
+        path: A table (CSV or Parquet), a GeoJSON file whose features tell their `properties.slide`, or a folder of
+            files `<slide>.geojson`; see `read_geojson`.
+
     Raises:
-        InputError: If it is no table, lacks a column, or any coordinate is missing or not a number.
+        InputError: If it is no table and no GeoJSON, lacks a column, a place is missing or not a number, or a name is a
+            path that leads elsewhere.
     """
+    path = Path(path)
+    geojson = path.is_dir() or path.suffix.lower() in (SUFFIX, ".json")
+    places = _from_geojson(path) if geojson else _from_table(path)
+    for column in ("slide", "cell"):
+        for name in places[column].unique():
+            if leads_out(name):
+                raise refuse("cells", f"with names that lead nowhere: no `..`, no / in front, no control character, at most "
+                             f"{LONGEST_NAME} characters", f"the {column} {name[:60]!r}", "Rename it.")
+    return places
+
+
+def leads_out(name: str) -> bool:
+    r"""Whether a name, taken for a path, would lead out of the folder it is used in, or is no name at all.
+
+    >>> [leads_out(name) for name in ("s1/cell 7.png", "a..b", "../a", "s/../../a", "/etc/passwd", "a\\..\\b")]
+    [False, False, True, True, True, True]
+    """
+    parts = name.replace("\\", "/").split("/")
+    return ".." in parts or parts[0] == "" or len(name) > LONGEST_NAME or not name.isprintable()
+
+
+def _from_geojson(path: Path) -> pd.DataFrame:
+    try:
+        files = list_geojson(path) if path.is_dir() else {"": path}
+        if not files:
+            raise refuse("cells", f"a folder of files `<slide>{SUFFIX}`", f"none in {path}", "Correct the path.")
+        return pd.concat([read_geojson(file, slide) for slide, file in files.items()], ignore_index=True)
+    except (OSError, DamagedError) as error:
+        raise refuse("cells", "GeoJSON of points and polygons, with `properties.slide` or as a folder of `<slide>.geojson`",
+                     str(error), "Correct or remove it.") from error
+
+
+def _from_table(path: Path) -> pd.DataFrame:
     text = read_text_table(path, "cells")
     columns = {"slide": match_column(text, ALIASES["slide"]), "x": match_column(text, PLACE_NAMES["x"]),
                "y": match_column(text, PLACE_NAMES["y"])}
@@ -62,7 +102,8 @@ def cut_cells(
         quality: JPEG quality, 100 for PNG.
 
     Raises:
-        DamagedError: If the image is smaller than one square, or cannot be read.
+        DamagedError: If the image is smaller than one square, or cannot be read any more; a square that cannot be read
+            is a `Skip`.
     """
     width, height = reader.size
     if min(width, height) < extent:
@@ -71,13 +112,20 @@ def cut_cells(
     for cell, x, y in zip(places["cell"], places["x"], places["y"], strict=True):
         if cell in seen:
             yield Skip(cell, "listed twice; the first is kept")
-        elif not (0 <= x <= width and 0 <= y <= height):
-            yield Skip(cell, f"its centre {_number(x)},{_number(y)} is outside the image of {width} x {height} pixels")
-        else:
-            corner = (_corner(x, extent, size, width), _corner(y, extent, size, height))
-            pixels = reader.region(corner, (extent, extent), (size, size))
-            yield Cell(cell, x, y, extent, extent, mpp, encode_pixels(pixels, quality))
+            continue
         seen.add(cell)
+        if not (0 <= x <= width and 0 <= y <= height):
+            yield Skip(cell, f"its centre {_number(x)},{_number(y)} is outside the image of {width} x {height} pixels")
+            continue
+        corner = (_corner(x, extent, size, width), _corner(y, extent, size, height))
+        try:
+            pixels = reader.region(corner, (extent, extent), (size, size))
+        except GivenUpError:
+            raise
+        except DamagedError as error:
+            yield Skip(cell, str(error))
+            continue
+        yield Cell(cell, x, y, extent, extent, mpp, encode_pixels(pixels, quality))
 
 
 def _corner(centre: float, extent: float, size: int, side: int) -> float:

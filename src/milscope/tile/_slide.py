@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float, UInt8
 
 from milscope.configs import TileConfig
 from milscope.slides import (
@@ -17,15 +18,16 @@ from milscope.slides import (
     choose_tiles,
     cut_cells,
     encode_pixels,
+    find_nuclei,
     folder_cells,
     foreground,
     grid_cells,
     mark_cells,
     open_slide,
     overview,
+    read_geojson,
     shrink,
 )
-from milscope.slides._images import Pixels
 from milscope.store import CellWriter
 from milscope.tile._records import Record
 from milscope.tile._sources import Job
@@ -74,7 +76,9 @@ def _image(job: Job, work: Path, config: TileConfig, skips: list[Skip]) -> Recor
         return Record(job.stamp, len(kept), len(skips), *reader.size, own, job.source, [list(skip) for skip in skips])
 
 
-def _cut(job: Job, reader: SlideReader, own: float | None, config: TileConfig) -> tuple[Iterator[Cell | Skip], Pixels]:
+def _cut(job: Job, reader: SlideReader, own: float | None, config: TileConfig) -> tuple[
+    Iterator[Cell | Skip], UInt8[np.ndarray, "height width 3"]
+]:
     """The slide's cells, and an overview of it."""
     extent, mpp = _extent(reader, own, config)
     if job.places is None and config.find == "tiles":
@@ -82,15 +86,11 @@ def _cut(job: Job, reader: SlideReader, own: float | None, config: TileConfig) -
         view = overview(reader, extent, least=THUMBNAIL)
         chosen = choose_tiles(foreground(view, reader.size, grid), config.foreground)
         return grid_cells(reader, job.slide, grid, chosen, mpp=mpp, quality=config.quality), view
-    places = job.places
+    places = read_geojson(job.places, job.slide) if isinstance(job.places, Path) else job.places
     if places is None:
         if own is None:
             raise DamagedError(_NO_SCALE.format("nuclei are found by their size in microns"))
-        from milscope.slides import find_nuclei
-
-        places = find_nuclei(reader, job.slide, diameter=config.nucleus, mpp=own)
-        if not len(places):
-            raise DamagedError(f"no nuclei of {config.nucleus:g} microns found; give a cell table, or another `nucleus`")
+        places = find_nuclei(reader, job.slide, diameter=config.nucleus, mpp=own, stain=config.stain, least=config.contrast)
     if not len(places):
         raise DamagedError("no cells in the cell table")
     cells = cut_cells(reader, places, extent=extent, size=config.size, mpp=mpp, quality=config.quality)
@@ -113,7 +113,7 @@ def _extent(reader: SlideReader, own: float | None, config: TileConfig) -> tuple
     return config.size * step, config.mpp
 
 
-def _write(path: Path, slide: str, cells: Iterator[Cell | Skip], skips: list[Skip]) -> np.ndarray:
+def _write(path: Path, slide: str, cells: Iterator[Cell | Skip], skips: list[Skip]) -> Float[np.ndarray, "cell 4"]:
     """Writes the good cells and adds the others to `skips`; gives centre and extent of the good ones."""
     kept = []
     with CellWriter(path, slide) as writer:

@@ -2,22 +2,17 @@
 
 import hashlib
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from pandas.util import hash_pandas_object
 
 from milscope.configs import TileConfig
-from milscope.slides import find_images, list_crops, read_places
+from milscope.slides import find_images, list_crops, list_geojson, read_places
 from milscope.store import fingerprint
 from milscope.types import refuse
-
-
-def holds_geojson(folder: Path) -> bool:  # until H1
-    return any(folder.glob("*.geojson"))
-
 
 _NO_PLACES = pd.DataFrame({"cell": [], "x": [], "y": []})
 
@@ -32,7 +27,7 @@ class Job:
         problem: What is wrong already; "" if nothing is.
         mpp: Microns per pixel of level 0 as the slide table says, None if it does not.
         crops: Whether `source` is a folder of crops.
-        places: Its cells, columns `cell`, `x`, `y`; None if they are still to be found.
+        places: Its cells, columns `cell`, `x`, `y`, or the GeoJSON file that holds them; None if they are still to be found.
         stamp: Of all that goes into it: another one, another result.
     """
 
@@ -41,7 +36,7 @@ class Job:
     problem: str
     mpp: float | None
     crops: bool
-    places: pd.DataFrame | None
+    places: pd.DataFrame | Path | None
     stamp: str = ""
 
 
@@ -62,10 +57,14 @@ def plan_jobs(
     for name, path in (("cells", cells), ("images", images)):
         if path and not (path.exists() if name == "cells" else path.is_dir()):
             raise refuse(name, "there", f"no such {'path' if name == 'cells' else 'folder'}: {path}", "Correct the path.")
-    crops = cells is not None and cells.is_dir() and not holds_geojson(cells)
+    outlines = list_geojson(cells) if cells and cells.is_dir() else {}
+    crops = cells is not None and cells.is_dir() and not outlines
     _fit(config, crops=crops, cells=cells)
     sources = [(str(cells / slide), "") for slide in table["slide"]] if crops and cells else _sources(table, images)
-    places = _places(table, cells) if cells and not crops else None
+    places: Mapping[str, pd.DataFrame | Path] | None = None
+    if cells and not crops:
+        places = outlines or _places(cells)
+        _match(table, places)
     jobs = []
     for slide, (source, problem), mpp in zip(table["slide"], sources, table["mpp"], strict=True):
         own = None if places is None else places.get(slide, _NO_PLACES)
@@ -116,33 +115,43 @@ def _sources(table: pd.DataFrame, images: Path | None) -> list[tuple[str, str]]:
     return sources
 
 
-def _places(table: pd.DataFrame, cells: Path) -> dict[str, pd.DataFrame]:
-    places = {str(slide): rows[["cell", "x", "y"]] for slide, rows in read_places(cells).groupby("slide", sort=False)}
+def _places(cells: Path) -> dict[str, pd.DataFrame]:
+    return {str(slide): rows[["cell", "x", "y"]] for slide, rows in read_places(cells).groupby("slide", sort=False)}
+
+
+def _match(table: pd.DataFrame, places: Mapping[str, object]) -> None:
     if not places.keys() & set(table["slide"]):
-        raise refuse("cells", "a table about the slides of the slide table", f"slides like `{next(iter(places))}`, "
+        raise refuse("cells", "about the slides of the slide table", f"slides like `{next(iter(places))}`, "
                      f"where the slide table has `{table['slide'][0]}`", "Make the names agree.")
-    return places
 
 
 def _stamp(job: Job) -> str:
     """Of names, sizes and times of a slide's files, and of its places; "" if there are no files. Nothing is read."""
     if job.problem:
         return ""
-    files = _files(job)
+    files = _crops(Path(job.source)) if job.crops else _files(Path(job.source))
     if not files:
         return ""
     places = None
-    if job.places is not None:
-        hashed = hash_pandas_object(job.places, index=False).to_numpy()
-        places = hashlib.sha256(hashed.tobytes()).hexdigest()[:16]
+    if isinstance(job.places, Path):
+        files += _files(job.places)
+    elif job.places is not None:
+        digest = hashlib.sha256("\0".join(job.places["cell"]).encode())
+        digest.update(job.places[["x", "y"]].to_numpy(float).tobytes())
+        places = digest.hexdigest()[:16]
     return fingerprint([job.mpp, files, places])
 
 
-def _files(job: Job) -> list[Any]:
-    path = Path(job.source)
+def _crops(folder: Path) -> list[Any]:
     try:
-        if job.crops:
-            return list(list_crops(path))
+        return list(list_crops(folder))
+    except OSError:
+        return []
+
+
+def _files(path: Path) -> list[Any]:
+    """Names, sizes and times of a file, or of the files of a DICOM slide; empty if there are none."""
+    try:
         files = sorted(path.glob("*.dcm")) if path.is_dir() else [path]
         return [(str(file), status.st_size, status.st_mtime_ns) for file in files for status in [file.stat()]]
     except OSError:

@@ -70,6 +70,7 @@ def _check(config: TileConfig) -> None:
         ("slide_mpp", "above 0 microns per pixel, or empty", config.slide_mpp is None or 0 < config.slide_mpp < math.inf),
         ("overlap", "from 0 pixels to less than `size`", 0 <= config.overlap < config.size),
         ("nucleus", "above 0 microns", 0 < config.nucleus < math.inf),
+        ("contrast", "0 or more", config.contrast >= 0),
         ("foreground", "a share from 0 to 1", 0 <= config.foreground <= 1),
         ("quality", "from 1 to 100", 1 <= config.quality <= 100),
         ("workers", "0 or more", config.workers >= 0),

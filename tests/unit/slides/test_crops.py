@@ -64,3 +64,49 @@ def test_the_listing_notices_a_change(tmp_path):
     before = list_crops(tmp_path)
     save(tmp_path / "a.png", width=31)
     assert list_crops(tmp_path) != before
+
+
+def cells(folder):
+    return {item.cell: getattr(item, "reason", "") for item in folder_cells(folder, None)}
+
+
+def test_links_inside_the_folder_of_crops_are_followed(tmp_path):
+    for name in ("s1", "s2"):
+        (tmp_path / "cells" / name).mkdir(parents=True)
+    save(tmp_path / "cells" / "s1" / "a.png")
+    (tmp_path / "cells" / "s2" / "b.png").symlink_to(tmp_path / "cells" / "s1" / "a.png")
+    (tmp_path / "linked").symlink_to(tmp_path / "cells")  # the folder of all slides may be a link itself
+    for root in ("cells", "linked"):
+        assert cells(tmp_path / root / "s2") == {"s2/b.png": ""}
+
+
+def test_links_out_of_the_folder_of_crops_are_refused(tmp_path):
+    (tmp_path / "cells" / "s1").mkdir(parents=True)
+    save(tmp_path / "private.png")
+    save(tmp_path / "cells" / "s1" / "good.png")
+    (tmp_path / "cells" / "s1" / "out.png").symlink_to(tmp_path / "private.png")
+    (tmp_path / "cells" / "s1" / "passwd.png").symlink_to("/etc/passwd")
+    found = cells(tmp_path / "cells" / "s1")
+    assert found["s1/good.png"] == ""
+    for name in ("s1/out.png", "s1/passwd.png"):
+        assert "a link that leads out of" in found[name]
+        assert "\n" not in found[name]
+
+
+def test_a_slides_folder_that_is_a_link_out_or_a_circle_is_refused(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    save(tmp_path / "elsewhere" / "a.png")
+    (tmp_path / "cells").mkdir()
+    (tmp_path / "cells" / "s1").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "cells" / "s2").symlink_to(tmp_path / "cells" / "s3")
+    (tmp_path / "cells" / "s3").symlink_to(tmp_path / "cells" / "s2")
+    for name, says in (("s1", "leads out of"), ("s2", "symbolic link|Symlink loop"), ("s3", "symbolic link|Symlink loop")):
+        with pytest.raises(DamagedError, match=says):
+            next(folder_cells(tmp_path / "cells" / name, None))
+
+
+def test_a_crop_that_is_a_bomb_is_skipped(tmp_path):
+    Image.new("1", (20_000, 20_000)).save(tmp_path / "a.png")  # 400 million pixels in 50 kB
+    (skip,) = folder_cells(tmp_path, None)
+    assert isinstance(skip, Skip)
+    assert "400000000 pixels" in skip.reason

@@ -1,11 +1,12 @@
 import io
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
-from milscope.slides import Skip, cut_cells, decode_pixels, open_slide, read_places
+from milscope.slides import GivenUpError, Skip, SlideReader, cut_cells, decode_pixels, open_slide, read_places
 from milscope.slides._images import DamagedError
 from milscope.types import InputError
 
@@ -44,6 +45,37 @@ def test_outside_and_twice_are_skipped(reader):
     assert [isinstance(item, Skip) for item in items] == [False, True, True, True]
     assert "outside" in items[1].reason
     assert "twice" in items[2].reason
+
+
+class Damaged(SlideReader):
+    """A slide of which the left half cannot be read."""
+
+    def __init__(self, error):
+        super().__init__(Path("a"), ((100, 80),), None)
+        self.error = error
+
+    def close(self):
+        pass
+
+    def _read(self, place, size, level):
+        if place[0] < 50:
+            raise self.error("a damaged tile")
+        return np.zeros((size[1], size[0], 3), np.uint8)
+
+
+def test_a_cell_that_cannot_be_read_costs_no_other_unless_the_slide_is_given_up():
+    kept = cut(Damaged(DamagedError), [(20, 40), (80, 40), (20, 20)])
+    assert [isinstance(item, Skip) for item in kept] == [True, False, True]
+    assert kept[0].reason == "a damaged tile"
+    with pytest.raises(GivenUpError):
+        cut(Damaged(GivenUpError), [(80, 40), (20, 40)])
+
+
+@pytest.mark.parametrize(("slide", "cell"), [("../s", "a"), ("s", "../../etc/passwd"), ("s", "/tmp/a"), ("s", "a\\..\\b")])
+def test_names_that_lead_out_of_the_artifact_are_refused(tmp_path, slide, cell):
+    (tmp_path / "cells.csv").write_text(f"slide,cell,x,y\n{slide},{cell},1,2\n")
+    with pytest.raises(InputError, match="names that lead nowhere"):
+        read_places(tmp_path / "cells.csv")
 
 
 def test_image_smaller_than_a_crop(reader):
