@@ -158,20 +158,26 @@ def find_images(directory: Path) -> dict[str, list[Path]]:
 
 def _open_tiff(path: Path) -> SlideReader:
     vendor = _vendor(path)
+    if vendor == "aperio":
+        return _quicker(OpenSlideReader(path))
     if vendor not in (None, "generic-tiff"):
         return OpenSlideReader(path)
     reader = TiffReader(path)
-    if vendor and reader.plain:
-        try:
-            return _instead(reader, OpenSlideReader(path, reader.mpp))
-        except DamagedError:
-            pass  # a compression that OpenSlide does not know
-    return reader if reader.readable else _instead(reader, FieldReader(path, reader.mpp))
-
-
-def _instead(reader: SlideReader, other: SlideReader) -> SlideReader:
+    if reader.readable:
+        return reader
     reader.close()
-    return other
+    return OpenSlideReader(path, reader.mpp) if vendor else FieldReader(path, reader.mpp)
+
+
+def _quicker(reader: OpenSlideReader) -> SlideReader:
+    """The same levels with the same pixels, but decoded by tifffile in a half to a quarter of the time, if it can."""
+    try:
+        other = TiffReader(reader.path, like=reader)
+    except DamagedError:
+        return reader
+    quicker, slower = (other, reader) if other.readable and other.plain else (reader, other)
+    slower.close()
+    return quicker
 
 
 def _open_other(path: Path, start: bytes) -> SlideReader:

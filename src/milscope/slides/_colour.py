@@ -55,6 +55,8 @@ def to_rgb(samples: Samples, page: TiffPage, *, bits: int | None, channels: bool
 
 
 def _eight_bits(samples: Samples, stored: int, used: int | None) -> UInt8[np.ndarray, "height width sample"]:
+    if samples.dtype == np.uint8 and stored == 8 and used in (None, 8):
+        return samples
     if samples.dtype == bool or stored == 1:
         return (samples != 0).astype(np.uint8) * 255
     if samples.dtype.kind != "u" or stored > 16:

@@ -26,6 +26,8 @@ MOST = 2**40
 """Pixels: no slide has more of them."""
 UNREADABLE = 10_000
 """After so many reads that failed a slide is given up: each may cost the opening of the file."""
+SHIFT = 0.1
+"""Pixels of a level by which a region may be shifted so that it need not be resampled."""
 LOST = 128
 """Brightness of what cannot be read, in pictures of the whole slide."""
 
@@ -182,8 +184,8 @@ class SlideReader(ABC):
         self, place: tuple[float, float], extent: tuple[float, float], size: tuple[int, int], level: int
     ) -> Pixels:
         """A region inside the slide from one level; margins are read so that the filter sees its neighbours."""
-        box = [(start * stored / side, (start + span) * stored / side)
-               for start, span, stored, side in zip(place, extent, self.levels[level], self.size, strict=True)]
+        box = [_snapped(start * stored / side, (start + span) * stored / side, out)
+               for start, span, stored, side, out in zip(place, extent, self.levels[level], self.size, size, strict=True)]
         margins = [math.ceil(2 * (high - low) / out) + 1 for (low, high), out in zip(box, size, strict=True)]
         if all(low == int(low) and high - low == out for (low, high), out in zip(box, size, strict=True)):
             margins = [0, 0]
@@ -215,3 +217,9 @@ class SlideReader(ABC):
         Raises:
             DamagedError: If they cannot be read.
         """
+
+
+def _snapped(low: float, high: float, out: int) -> tuple[float, float]:
+    """The pixels themselves, where a region asks for them but for a shift that nobody sees."""
+    near = round(low)
+    return (near, near + out) if abs(low - near) <= SHIFT and abs(high - near - out) <= SHIFT else (low, high)

@@ -23,12 +23,43 @@ def test_the_backend_is_chosen_by_content(tmp_path):
     Image.fromarray(picture()).save(tmp_path / "field.png")
     (tmp_path / "misnamed.jpg").write_bytes((tmp_path / "plain.tif").read_bytes())
     (tmp_path / "misnamed.svs").write_bytes((tmp_path / "field.png").read_bytes())
-    for name, kind in (("tiled.tif", OpenSlideReader), ("plain.tif", TiffReader), ("field.png", FieldReader),
+    for name, kind in (("tiled.tif", TiffReader), ("plain.tif", TiffReader), ("field.png", FieldReader),
                        ("misnamed.jpg", TiffReader), ("misnamed.svs", FieldReader)):
         with open_slide(tmp_path / name) as reader:
             assert type(reader) is kind
             assert reader.size == (140, 100)
             assert (reader.region((0, 0), (140, 100), (140, 100)) == picture()).all()
+
+
+@pytest.mark.parametrize("options", [
+    {"compression": "jpeg", "subsampling": (1, 1)}, {"compression": "jpeg", "subsampling": (2, 2)}, {"compression": "jpeg2000"},
+    {"compression": "lzw"}, {}])
+@pytest.mark.parametrize("description", ["", "Aperio Image Library v11.2.1\n|AppMag = 20|MPP = 0.5"])
+def test_tifffile_shows_the_pixels_that_openslide_shows(tmp_path, options, description):
+    if options.get("compression") == "jpeg2000":
+        options = {"compression": 33005} if description else {"compression": "deflate"}
+    write = {"tile": (64, 48), "photometric": "rgb", "metadata": None, "software": False, **options}
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        file.write(picture(500, 700), description=description, **write)
+        file.write(picture(125, 175), description=description, subfiletype=0 if description else 1, **write)
+    with open_slide(tmp_path / "a.tif") as quick, OpenSlideReader(tmp_path / "a.tif", quick.mpp) as sure:
+        assert type(quick) is TiffReader
+        assert (quick.levels, quick.mpp) == (sure.levels, sure.mpp)
+        assert len(quick.levels) == 2
+        for level, size in enumerate(quick.levels):
+            whole = ((0, 0), quick.size, size)
+            assert (quick.region(*whole, level=level) == sure.region(*whole, level=level)).all()
+
+
+def test_a_scan_with_gaps_is_left_to_openslide(tmp_path):
+    write_aperio(tmp_path / "a.svs", smooth_picture(), tile=128)
+    with open_slide(tmp_path / "a.svs") as reader:
+        assert type(reader) is TiffReader
+    with tifffile.TiffFile(tmp_path / "a.svs", mode="r+") as file:
+        counts = file.pages[0].tags["TileByteCounts"]
+        counts.overwrite([0, *counts.value[1:]])
+    with open_slide(tmp_path / "a.svs") as reader:
+        assert type(reader) is OpenSlideReader
 
 
 @pytest.mark.parametrize(("unit", "resolution", "mpp"), [
@@ -139,7 +170,7 @@ def test_a_file_that_vanishes_is_given_up_at_once(tmp_path):
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, picture(512, 512), tile=(128, 128), photometric="rgb", compression="zlib")
     damage(path)
-    with open_slide(path) as reader:
+    with OpenSlideReader(path) as reader:
         path.unlink()
         for _ in range(2):
             with pytest.raises(GivenUpError):

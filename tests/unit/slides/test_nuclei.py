@@ -77,7 +77,7 @@ def test_a_cell_table_of_named_places(search):
     (cell,) = search(picture).itertuples(index=False)
     assert cell._fields == ("cell", "x", "y")
     assert cell.cell == f"s:{cell.x:.10g},{cell.y:.10g}"
-    assert np.hypot(cell.x - 60, cell.y - 90) * MPP < 0.5
+    assert np.hypot(cell.x - 60, cell.y - 90) * MPP < 0.75  # half a pixel of the search on either axis
 
 
 @pytest.mark.parametrize("lamp", [0.7, 1.0])
@@ -166,7 +166,7 @@ def test_bare_glass_is_not_read_and_windows_are_bounded(tmp_path, search, field,
     found = search(reader)
     assert len(found) == len(places)
     fine = [size for level, *size in reader.reads if level == 0]
-    assert 0 < len(fine) < 20  # of 256 windows
+    assert 0 < len(fine) < 30  # of 256 windows
     assert max(map(max, fine)) < 2 * (100 + 2 * 30) + 20
 
 

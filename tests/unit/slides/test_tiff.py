@@ -154,16 +154,16 @@ def test_labels_and_thumbnails_before_the_slide_are_passed_over(tmp_path):
 
 def test_what_was_not_scanned_is_white(tmp_path):
     """A sparse file: tiles of glass have no bytes, as scanners leave them out."""
-    for compression, kind in (("zlib", OpenSlideReader), ("webp", TiffReader)):
+    for compression, readers in (("zlib", (OpenSlideReader, TiffReader)), ("webp", (TiffReader,))):
         path = save(tmp_path / "a.tif", PICTURE, photometric="rgb", tile=TILE, compression=compression)
         with tifffile.TiffFile(path, mode="r+") as file:
             for tag in ("TileOffsets", "TileByteCounts"):
                 values = list(file.pages[0].tags[tag].value)
                 values[0] = 0
                 file.pages[0].tags[tag].overwrite(values)
-        with open_slide(path) as reader:
-            assert type(reader) is kind
-            pixels = reader.region((0, 0), reader.size, reader.size)
+        for kind in readers:
+            with kind(path) as reader:
+                pixels = reader.region((0, 0), reader.size, reader.size)
             assert (pixels[:64, :64] == 255).all()
             assert (pixels[64:] == PICTURE[64:]).all()
 
