@@ -7,7 +7,8 @@ number of processes, one slide at a time each, and do the same tiles; a ratio is
 * `tile_over_plain`: over `read_region` and Pillow saving a JPEG for each tile;
 * `…_one_level`: the same for slides without a pyramid;
 * `…_resampled`: the same at another scale than the slide's own, which the plain loop resamples with Pillow;
-* `memory_10_over_1`, `memory_100_over_1`, `memory_large_over_small`: most memory of all processes together.
+* `memory_10_over_1`, `memory_100_over_1`, `memory_medium_over_small`, `memory_large_over_medium`: most memory of all processes
+  together, for so many slides, and for slides of that many times the area (a large one is 4 medium ones).
 
     python benchmarks/tile.py [--quick] [--rounds 5] [--processes 2] [--field SLIDE] [--json FILE] [--docs docs/performance.md]
 """
@@ -167,7 +168,7 @@ def decode_and_save(job: tuple) -> None:
 
 def growth(home: Path, field: np.ndarray, options: argparse.Namespace) -> tuple[str, dict[str, float]]:
     """Most memory of the command and its processes, for more slides and for larger ones."""
-    sizes = {"small": 1, "large": 2 * options.repeat}
+    sizes = {"small": 1, "medium": options.repeat, "large": 2 * options.repeat}
     folders = {}
     for name, repeat in sizes.items():
         folders[name] = home / f"of-{name}"
@@ -176,13 +177,14 @@ def growth(home: Path, field: np.ndarray, options: argparse.Namespace) -> tuple[
     for copy in range(1, 100):
         (folders["small"] / f"s{copy}.tif").symlink_to(folders["small"] / "s0.tif")
     peaks = {count: peak(home, folders["small"], count, options.processes) for count in (1, 10, 100)}
-    large, small = (peak(home, folders[name], 1, options.processes) for name in ("large", "small"))
+    larger = {name: peak(home, folders[name], 1, options.processes) for name in sizes}
     high, wide = field.shape[:2]
     rows = [(f"{count} of {wide:,} x {high:,} pixels", f"{most / 1e6:,.0f}") for count, most in peaks.items()]
-    side = sizes["large"]
-    rows.append((f"1 of {wide * side:,} x {high * side:,} pixels", f"{large / 1e6:,.0f}"))
+    rows += [(f"1 of {wide * sizes[name]:,} x {high * sizes[name]:,} pixels", f"{most / 1e6:,.0f}")
+             for name, most in larger.items()]
     ratios = {"memory_10_over_1": peaks[10] / peaks[1], "memory_100_over_1": peaks[100] / peaks[1],
-              "memory_large_over_small": large / small}
+              "memory_medium_over_small": larger["medium"] / larger["small"],
+              "memory_large_over_medium": larger["large"] / larger["medium"]}
     return table(("slides", "most memory of all processes, MB"), rows), ratios
 
 

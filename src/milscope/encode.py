@@ -1,13 +1,20 @@
 """Encoding: the features of every cell of every slide, with the encoder and the patients it has seen on record."""
 
+import dataclasses
 import math
+import os
 import re
-from collections.abc import Iterator
+import shutil
+import socket
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import torch
 from jaxtyping import Float, UInt8
 
@@ -15,8 +22,10 @@ from milscope.augment import centre
 from milscope.configs import EncodeConfig
 from milscope.devices import choose_device, choose_precision, mixed_precision
 from milscope.encoders import Encoder, load_encoder
+from milscope.pool import Lost, over_slides
 from milscope.progress import progress
-from milscope.store import CellStore, Stage, read_manifest, write_features
+from milscope.slides import DamagedError
+from milscope.store import CellStore, Stage, read_manifest, write_features, write_text
 from milscope.types import refuse
 
 SCALE_TOLERANCE = 1.25
@@ -33,18 +42,33 @@ class Encoded(NamedTuple):
     warnings: list[str]
 
 
+class _Work(NamedTuple):
+    """All that a process needs to know."""
+
+    cells: Path
+    encoder: Path
+    fingerprint: str
+    folder: Path
+    config: EncodeConfig
+    margin: float
+
+
 def encode(cells: Path | str, encoder: Path | str, out: Path | str, config: EncodeConfig | None = None) -> Encoded:
     """Encodes every cell of a store: the encoder's output for the middle of the cell, in float32.
+
+    A slide whose cells cannot be read is left out and listed in `failures.csv`.
 
     Args:
         cells: A `cells` artifact (`tile`).
         encoder: An `encoder` artifact (`pretrain`).
         out: Directory of the features, one HDF5 file per slide in TRIDENT's layout.
         config: Settings; the defaults of `EncodeConfig` if None.
+
+    Raises:
+        InputError: If an artifact is of another kind, a setting out of range, or no slide can be encoded.
     """
     config = config or EncodeConfig()
-    if config.batch < 1:
-        raise refuse("batch", "at least 1", config.batch, "The default is 512.")
+    _check(config)
     store, origin = CellStore(cells), read_manifest(Path(encoder), "encoder")
     inputs = {"cells": store.manifest.fingerprint, "encoder": origin.fingerprint}
     with Stage(Path(out), "features", config, inputs, origin.patients) as stage:
@@ -52,12 +76,39 @@ def encode(cells: Path | str, encoder: Path | str, out: Path | str, config: Enco
             network = load_encoder(Path(encoder))
             folder = stage.work / f"features_{re.sub('[/:]', '_', network.name)}"
             folder.mkdir(exist_ok=True)
-            _encode_missing(store, network, folder, config, margin=origin.config.get("margin", 1.0))
-            stage.summary.update(slides=len(store.slides), cells=sum(map(store.count, store.slides)),
+            work = _Work(store.directory, Path(encoder), origin.fingerprint, folder, _settled(config),
+                         origin.config.get("margin", 1.0))
+            failures = _encode_missing(work, store, network)
+            good = _finish(work, store, failures)
+            stage.summary.update(slides=len(good), cells=sum(map(store.count, good)),
                                  features=network.features, encoder=network.name, tile=store.manifest.config,
-                                 warnings=_scale_warnings(origin.summary.get("extent"), store.extent(store.slides)))
+                                 warnings=[*_scale_warnings(origin.summary.get("extent"), store.extent(good)),
+                                           *_failure_warnings(failures)])
     summary = stage.manifest.summary
     return Encoded(Path(out), summary["slides"], summary["cells"], summary["features"], summary.get("warnings", []))
+
+
+def _check(config: EncodeConfig) -> None:
+    for name, rule, good in (
+        ("batch", "at least 1", config.batch >= 1),
+        ("workers", "0 or more", config.workers >= 0),
+        ("limit", "above 0 seconds, or 0 for none", 0 <= config.limit < math.inf),
+    ):
+        if not good:
+            raise refuse(name, rule, getattr(config, name), "Correct it.")
+
+
+def _settled(config: EncodeConfig) -> EncodeConfig:
+    """The settings with device and arithmetic as they are for all processes: machines may differ, features may not."""
+    if config.executor == "here":
+        return config
+    device = {"auto": "cpu"}.get(config.device, config.device)
+    if config.executor == "ray" and device.startswith("cuda"):
+        device = "cuda"  # Ray gives every process its own
+    precision = config.precision
+    if precision == "auto" and device == "cpu":
+        precision = "float32" if choose_precision("auto", torch.device("cpu")) == torch.float32 else "bfloat16"
+    return dataclasses.replace(config, device=device, precision="bfloat16" if precision == "auto" else precision)
 
 
 def _scale_warnings(learned: float | None, extent: float) -> list[str]:
@@ -67,19 +118,82 @@ def _scale_warnings(learned: float | None, extent: float) -> list[str]:
     return [f"the encoder learned from cells {learned:.3g} microns wide, these are {extent:.3g} microns wide"]
 
 
-def _encode_missing(store: CellStore, network: Encoder, folder: Path, config: EncodeConfig, *, margin: float) -> None:
-    device = choose_device(config.device)
-    precision = choose_precision(config.precision, device)
-    network = network.to(device, memory_format=torch.channels_last)  # ty: ignore[no-matching-overload]
-    missing = [slide for slide in store.slides if not (folder / f"{slide}.h5").exists()]
+def _failure_warnings(failures: Mapping[str, str]) -> list[str]:
+    if not failures:
+        return []
+    (slide, reason), *_ = failures.items()
+    return [f"{len(failures)} slides were not encoded ({', '.join([*failures][:10])}); the first, {slide}: {reason}"]
+
+
+def _encode_missing(work: _Work, store: CellStore, network: Encoder) -> dict[str, str]:
+    """Encodes the slides that are not done yet; slide → why it cannot be, for those that cannot."""
+    config, reasons = work.config, {}
+    missing = [slide for slide in store.slides if not (work.folder / f"{slide}.h5").exists()]
     with progress("encode", sum(map(store.count, missing)), "cells") as advance:
-        for slide in missing:
-            parts = []
-            for pixels in _chunks(store, slide, config.batch, int(np.ceil(network.size * margin))):
-                parts.append(encode_cells(network, pixels, precision))
-                advance(len(pixels))
-            write_features(folder / f"{slide}.h5", np.concatenate(parts), store.table(slide), encoder=network.name,
-                           frame=store.frame(slide))
+        if config.executor == "here":
+            network = _placed(network, config)
+            for slide in missing:
+                reasons[slide] = _encode_slide(slide, work, store, network, advance)
+        else:
+            done = over_slides(partial(_encode_alone, work=work), missing, config.workers, limit=config.limit or None,
+                               executor=config.executor, address=config.address, shared=work.folder,
+                               gpus=float(config.executor == "ray" and config.device == "cuda"))
+            for slide, reason in done:
+                reasons[slide] = reason.reason if isinstance(reason, Lost) else reason
+                advance(store.count(slide))
+    return {slide: reasons[slide] for slide in missing if reasons[slide]}
+
+
+def _encode_alone(slide: str, *, work: _Work) -> str:
+    """As `_encode_slide`, in a process that keeps the network for the next slide."""
+    return _encode_slide(slide, work, *_opened(work), lambda count: None)
+
+
+@lru_cache(maxsize=1)
+def _opened(work: _Work) -> tuple[CellStore, Encoder]:
+    return CellStore(work.cells), _placed(load_encoder(work.encoder), work.config)
+
+
+def _placed(network: Encoder, config: EncodeConfig) -> Encoder:
+    device = choose_device(config.device)
+    return network.to(device, memory_format=torch.channels_last)  # ty: ignore[no-matching-overload]
+
+
+def _encode_slide(slide: str, work: _Work, store: CellStore, network: Encoder, advance: Callable[[int], None]) -> str:
+    """Writes the features of a slide; gives the reason if its cells cannot be read, else "".
+
+    The file is written in a folder of this process's own and moved: a process that is thought dead may still be writing.
+    """
+    precision = choose_precision(work.config.precision, next(network.parameters()).device)
+    own = work.folder.parent / f".{socket.gethostname()}-{os.getpid()}" / work.folder.name
+    own.mkdir(parents=True, exist_ok=True)
+    try:
+        if len(store.table(slide)) != store.count(slide):
+            raise DamagedError(f"{len(store.table(slide))} cells where there were {store.count(slide)}")
+        parts = []
+        for pixels in _chunks(store, slide, work.config.batch, int(np.ceil(network.size * work.margin))):
+            parts.append(encode_cells(network, pixels, precision))
+            advance(len(pixels))
+    except (DamagedError, FileNotFoundError, pa.ArrowInvalid) as error:
+        return " ".join(str(error).split())
+    write_features(own / f"{slide}.h5", np.concatenate(parts), store.table(slide), encoder=network.name,
+                   frame=store.frame(slide))
+    (own / f"{slide}.h5").replace(work.folder / f"{slide}.h5")
+    return ""
+
+
+def _finish(work: _Work, store: CellStore, failures: Mapping[str, str]) -> list[str]:
+    """Lists the failures and tidies up; gives the slides that have features."""
+    good = [slide for slide in store.slides if slide not in failures]
+    if not good:
+        (slide, reason), *_ = failures.items()
+        raise refuse("cells", "of slides that can be read, at least one", f"{len(failures)} that are not; the first, "
+                     f"{slide}: {reason}", "Tile the slides again.")
+    table = pd.DataFrame([(slide, "", reason) for slide, reason in failures.items()], columns=["slide", "cell", "reason"])
+    write_text(work.folder.parent / "failures.csv", table.to_csv(index=False))
+    for leftover in work.folder.parent.glob(".*-*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    return good
 
 
 def _chunks(store: CellStore, slide: str, batch: int, side: int) -> Iterator[UInt8[np.ndarray, "cell side side 3"]]:

@@ -5,11 +5,16 @@ import subprocess
 import sys
 import time
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
+from milscope.configs import TileConfig
 from milscope.pool import Lost, over_slides
+from milscope.pool._cluster import _in_place, _Place
+from milscope.store import Stage
+from milscope.types import InputError, Unfinished
 
 DIE = "__import__('os').kill(__import__('os').getpid(), 9)"
 SLEEP = "__import__('time').sleep({})"
@@ -147,6 +152,39 @@ def test_processes_end_with_their_parent(tmp_path):
     while any(_alive(pid) for pid in pids) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not any(_alive(pid) for pid in pids)
+
+
+@pytest.mark.parametrize(("place", "told"), [
+    ({"milscope": "0.0"}, "machines with milscope 0.0. Found "),
+    ({"folder": "/nowhere/at/all"}, "machines that see the same folders. Found no /nowhere/at/all on "),
+    ({"shared": Path("/nowhere/out")}, "machines that see the same folders. Found no /nowhere/out on "),
+])
+def test_a_machine_of_a_cluster_that_lacks_something_is_named(tmp_path, monkeypatch, place, told):
+    monkeypatch.chdir("/")
+    good = _Place(str(tmp_path), tmp_path, version("milscope"))
+    assert _in_place(-2, function=abs, place=good) == 2
+    assert Path.cwd() == tmp_path
+    with pytest.raises(Unfinished, match=told):
+        _in_place(-2, function=abs, place=good._replace(**place))
+
+
+def test_a_cluster_that_is_not_there_is_told_at_once():
+    pytest.importorskip("ray")
+    with pytest.raises(Unfinished, match=r"Found `127\.0\.0\.1:1`: .*refused. Start it with `ray start`"):
+        list(over_slides(abs, [1], 0, executor="ray", address="127.0.0.1:1"))
+
+
+def test_without_ray_its_package_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(Unfinished, match=r"pip install 'milscope\[cluster\]'"):
+        list(over_slides(abs, [1], 0, executor="ray"))
+
+
+def test_what_was_finished_is_kept_when_a_stage_cannot_go_on(tmp_path):
+    for error, kept in ((Unfinished("no machine"), True), (InputError("bad input"), False)):
+        with pytest.raises(InputError), Stage(tmp_path / "out", "cells", TileConfig(), {}) as stage:
+            raise error
+        assert stage.work.exists() == kept
 
 
 def test_ctrl_c_ends_everything_at_once_and_quietly(tmp_path):

@@ -1,14 +1,16 @@
 """Prediction scores every slide and cell as the model does, in bounded memory, and refuses another encoder's features."""
 
-import importlib
 import math
+import sys
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
 from milscope.configs import PredictConfig, TrainConfig
+from milscope.pool import Lost
 from milscope.predict import predict
 from milscope.ranking import rank_scores
 from milscope.store import Bags, read_features
@@ -16,8 +18,6 @@ from milscope.store._manifest import read_manifest
 from milscope.tasks import Binary
 from milscope.train import load_model, train
 from milscope.types import InputError
-
-module = importlib.import_module("milscope.predict")
 
 QUICK = TrainConfig(aggregators=("abmil-gated",), epochs=20, batch=4, learning_rate=1e-2)
 
@@ -237,3 +237,75 @@ def test_refuses_a_table_of_other_slides_and_directories_of_other_kinds(trained,
 def read(directory):
     slides = pd.read_csv(directory / "slides.csv", dtype={"slide": str, "patient": str, "split": str})
     return slides.assign(split=slides["split"].fillna("")), pd.read_parquet(directory / "cells.parquet")
+
+
+def test_processes_say_the_same(trained, tmp_path):
+    here = predict(trained.directory, tmp_path / "model", tmp_path / "here", trained.table,
+                   PredictConfig(gradient=True)).directory
+    there = predict(trained.directory, tmp_path / "model", tmp_path / "there", trained.table,
+                    PredictConfig(gradient=True, executor="processes", workers=1, limit=600.0)).directory
+    for name in ("slides.csv", "patients.csv", "tasks/abnormal.csv", "cells.parquet"):
+        assert (here / name).read_bytes() == (there / name).read_bytes()
+    assert sorted(path.name for path in there.iterdir()) == sorted(path.name for path in here.iterdir())
+
+
+def test_other_processes_go_on_where_they_were_stopped_and_the_lost_are_named(trained, tmp_path, monkeypatch):
+    given = []
+
+    def over(function, jobs, workers, **options):
+        given.append((len(jobs), workers, options["executor"], options["address"], options["limit"]))
+        for place, job in enumerate(jobs):
+            if place == 5 and len(given) == 1:
+                raise KeyboardInterrupt
+            yield job, Lost("not done after 60 s") if job[0] == "s023" else function(job)
+
+    monkeypatch.setattr(sys.modules["milscope.predict._slides"], "over_slides", over)
+    config = PredictConfig(executor="ray", workers=3, address="head:6379", limit=60.0)
+    with pytest.raises(KeyboardInterrupt):
+        predict(trained.directory, tmp_path / "model", tmp_path / "scores", trained.table, config)
+    done = predict(trained.directory, tmp_path / "model", tmp_path / "scores", trained.table, config)
+    assert given == [(24, 3, "ray", "head:6379", 60.0), (19, 3, "ray", "head:6379", 60.0)]
+    assert done.slides == 23
+    assert "slide s023 was not scored: not done after 60 s" in read_manifest(done.directory, "scores").summary["warnings"]
+    _, cells = read(done.directory)
+    assert cells["slide"].drop_duplicates().tolist() == trained.table["slide"].tolist()[:-1]
+
+
+@pytest.mark.parametrize("executor", ["here", "processes"])
+def test_damaged_files_are_named_and_the_others_scored(trained, tmp_path, executor):
+    folder = trained.directory / "features_fake"
+    (folder / "s001.h5").write_bytes((folder / "s001.h5").read_bytes()[:3000])
+    (folder / "s002.h5").write_bytes(b"")
+    with h5py.File(folder / "s003.h5", "a") as file:
+        del file["place/x"]
+        file["place/x"] = np.zeros(3)
+    found = predict(trained.directory, tmp_path / "model", tmp_path / "scores", trained.table,
+                    PredictConfig(executor=executor, workers=1, limit=600.0))
+    assert found.slides == 21
+    assert read_manifest(found.directory, "scores").summary["skipped"] == ["s001", "s002", "s003"]
+
+
+def test_the_tables_scale_places_cells_that_are_in_microns(trained, tmp_path):
+    theirs = tmp_path / "stamp"
+    theirs.mkdir()
+    for slide in ("s000", "s001", "s002", "s003"):
+        with h5py.File(theirs / f"{slide}.h5", "w") as file:
+            file["coords"] = np.array([[0.0, 0.0], [64.0, 128.0]], np.float32)
+            file["feats"] = read_features(trained.directory, [slide]).features[:2].numpy()
+            file.attrs.update({"stamp_version": "2.3.0", "unit": "um", "tile_size_um": 64.0, "extractor": "fake"})
+    table = trained.table.iloc[:4].assign(split=["train", "train", "validation", "validation"])
+    train(theirs, table, tmp_path / "own", QUICK)
+    places = {}
+    for mpp in (0.5, 0.25, None):
+        scores = predict(theirs, tmp_path / "own", tmp_path / f"scores{mpp}", table.assign(mpp=mpp)).directory
+        _, cells = read(scores)
+        places[mpp] = cells.loc[1, ["x", "y", "width"]].astype(float).tolist()
+    assert places[0.5] == [192.0, 320.0, 128.0]
+    assert places[0.25] == [384.0, 640.0, 256.0]
+    assert np.isnan(places[None]).all()
+
+
+@pytest.mark.parametrize("setting", [{"workers": -1}, {"limit": -1.0}, {"limit": math.inf}])
+def test_refuses_settings_out_of_range(trained, tmp_path, setting):
+    with pytest.raises(InputError, match=f"`{next(iter(setting))}` should be"):
+        predict(trained.directory, tmp_path / "model", tmp_path / "scores", config=PredictConfig(**setting))

@@ -267,7 +267,7 @@ def test_kept_cells_are_drawn(tmp_path, images):
 @pytest.mark.parametrize(("options", "says"), [
     ({"overlap": 16}, "`overlap` should be from 0 pixels to less than `size`"),
     ({"limit": -1.0}, "`limit` should be above 0 seconds, or 0 for none"),
-    ({"nucleus": 0.0}, "`nucleus` should be above 0 microns"),
+    ({"nucleus": 0.0}, "`nucleus` should be above 0 and at most 100 microns"),
     ({"slide_mpp": 0.0}, "`slide_mpp` should be above 0"),
 ])
 def test_settings_out_of_range(tmp_path, images, options, says):

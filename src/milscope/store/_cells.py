@@ -1,7 +1,6 @@
 """The cells of slides on disk: one Arrow file a slide, uncompressed, with the encoded bytes of every cell."""
 
 import math
-import os
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -15,13 +14,13 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from milscope.slides import Cell, decode_pixels
-from milscope.store._manifest import Manifest, read_manifest
+from milscope.store._manifest import Manifest, read_manifest, temporary_name
 from milscope.types import refuse
 
 CELLS_VERSION = 1
 BATCH = 1024
 """Most cells of a record batch."""
-BATCH_BYTES = 64_000_000
+BATCH_BYTES = 32_000_000
 """A record batch is written when its images reach this: memory stays bounded, and binary values far below their 2 GB."""
 SCHEMA = pa.schema([
     ("cell", pa.string()),
@@ -141,7 +140,7 @@ class CellWriter:
     def __init__(self, path: Path, slide: str) -> None:
         self.count = 0
         self._path = Path(path)
-        self._temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}.tmp")
+        self._temporary = temporary_name(self._path)
         self._rows: list[Cell] = []
         self._bytes = 0
         self._schema = SCHEMA.with_metadata(

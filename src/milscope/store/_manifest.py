@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import socket
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -199,14 +200,25 @@ def fingerprint_files(paths: Iterable[Path]) -> str:
     return fingerprint([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats])
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes a small file so that it is whole or absent, even if the machine stops."""
-    temporary = path.with_name(f".{path.name}.tmp")
+def write_text(path: Path, text: str, *, contested: bool = False) -> None:
+    """Writes a small file so that it is whole or absent, even if the machine stops.
+
+    Args:
+        path: The file.
+        text: What will be in it.
+        contested: Whether another process may be writing the same file.
+    """
+    temporary = temporary_name(path) if contested else path.with_name(f".{path.name}.tmp")
     with temporary.open("w") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
+
+
+def temporary_name(path: Path) -> Path:
+    """Where a file is written before it is renamed: no other process, of this machine or another, writes there."""
+    return path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")
 
 
 def unwritable(out: Path, error: OSError) -> InputError:

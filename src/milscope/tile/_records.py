@@ -52,7 +52,7 @@ class Record:
 
     def write(self, work: Path, slide: str) -> None:
         """Writes it, whole or not at all."""
-        write_text(work / "records" / f"{slide}.json", json.dumps(asdict(self)))
+        write_text(work / "records" / f"{slide}.json", json.dumps(asdict(self)), contested=True)
 
 
 class Records:

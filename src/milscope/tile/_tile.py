@@ -69,7 +69,7 @@ def _check(config: TileConfig) -> None:
         ("mpp", "above 0 microns per pixel, or empty", config.mpp is None or 0 < config.mpp < math.inf),
         ("slide_mpp", "above 0 microns per pixel, or empty", config.slide_mpp is None or 0 < config.slide_mpp < math.inf),
         ("overlap", "from 0 pixels to less than `size`", 0 <= config.overlap < config.size),
-        ("nucleus", "above 0 microns", 0 < config.nucleus < math.inf),
+        ("nucleus", "above 0 and at most 100 microns", 0 < config.nucleus <= 100),
         ("contrast", "0 or more", config.contrast >= 0),
         ("foreground", "a share from 0 to 1", 0 <= config.foreground <= 1),
         ("quality", "from 1 to 100", 1 <= config.quality <= 100),

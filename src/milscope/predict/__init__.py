@@ -1,0 +1,5 @@
+"""The stage `predict`: what the model says of every slide and patient, and of each cell."""
+
+from milscope.predict._predict import Predicted, predict
+
+__all__ = ["Predicted", "predict"]
