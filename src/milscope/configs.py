@@ -62,7 +62,7 @@ class TileConfig:
     nucleus: float = setting(8.0, "nuclei only: typical diameter, microns")
     stain: str = setting("papanicolaou", "nuclei only: how the slides are stained",
                          choices=("papanicolaou", "haematoxylin-eosin"))
-    contrast: float = setting(0.03, "nuclei only: least contrast with the surroundings, optical density")
+    contrast: float = setting(0.45, "nuclei only: least contrast, as a share of the upper quartile of all that stands out")
     quality: int = setting(95, "JPEG quality of crops cut from images; 100 stores PNG, without loss")
     retry_failed: bool = setting(False, "try slides again that failed before", identity=False)
     limit: float = setting(1800.0, "longest time for a slide, seconds; then it counts as failed. 0: any time", identity=False)
@@ -265,6 +265,7 @@ class ReportConfig:
 STAGES: Mapping[str, type[Any]] = {
     "split": SplitConfig,
     "tile": TileConfig,
+    "check": CheckConfig,
     "pretrain": PretrainConfig,
     "encode": EncodeConfig,
     "train": TrainConfig,
