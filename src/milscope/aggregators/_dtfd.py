@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from milscope.aggregators._base import Aggregated, Aggregator, Targets
@@ -87,9 +87,12 @@ class DTFD(Aggregator):
 
     def aggregate(self, bags: Bags, targets: Targets | None = None) -> Aggregated:
         """See `Aggregator.aggregate`."""
+        if torch.compiler.is_exporting():
+            return self._exported(bags)
         dealt, cells = self._deal(bags), self.embed(bags.features)
         within = segment_softmax(self.scores(cells), dealt.of_cell, len(dealt.slide))
-        vectors = attend(within, cells, dealt.of_cell, len(dealt.slide)).squeeze(1)
+        packed = dealt.of_cell.argsort(stable=True)
+        vectors = attend(within[packed], cells[packed], dealt.of_cell[packed], len(dealt.slide)).squeeze(1)
         distilled = self._distil(cells, within, vectors, dealt)
         if self.training:
             distilled = distilled.detach()
@@ -104,7 +107,7 @@ class DTFD(Aggregator):
     @torch.no_grad()
     def _deal(self, bags: Bags) -> PseudoBags:
         owner, place = bags.owner, torch.arange(len(bags.features), device=bags.offsets.device)
-        key = torch.rand(len(place), device=place.device) if self.training else bags.features.sum(1)
+        key = torch.rand(len(place), device=place.device) if self.training else _sums(bags.features)
         order = segment_order(key[:, None], owner).squeeze(1)
         count = bags.lengths.clamp(max=self.pseudo_bags)
         first = count.cumsum(0) - count
@@ -129,9 +132,44 @@ class DTFD(Aggregator):
             rows = segment_argmax(wanted, dealt.of_cell, len(dealt.slide))
         return cells.index_select(0, rows.flatten()).unflatten(0, rows.shape)
 
+    def _exported(self, bags: Bags) -> Aggregated:
+        """Outside training, one slide of any number of cells: always P pseudo-bags, those without a cell left out of sums."""
+        order = _sums(bags.features).argsort(descending=True)  # as ONNX sorts: of equal ones the first
+        place = torch.arange(len(order), device=order.device)
+        cells, turn = self.embed(bags.features)[order], torch.arange(self.pseudo_bags, device=order.device)
+        inside = place[:, None] % self.pseudo_bags == turn
+        within = self.scores(cells).masked_fill(~inside, -torch.inf).softmax(0).masked_fill(~inside, 0)
+        distilled = self._exported_items(cells, within, inside)
+        given = (turn < len(place))[:, None].expand(distilled.shape[:2])
+        among = self.scores_of_bags(distilled).squeeze(2).masked_fill(~given, -torch.inf).flatten().softmax(0)
+        logits = self.classify_slides(among @ distilled.flatten(0, 1))[None]
+        attention = within @ among.unflatten(0, given.shape).sum(1)
+        attention = torch.empty_like(attention).scatter(0, order, attention)[:, None]
+        return Aggregated(logits, attention.expand(-1, self.classes), logits.new_zeros(()))
+
+    def _exported_items(
+        self, cells: Float[Tensor, "cell hidden"], within: Float[Tensor, "cell bag"], inside: Bool[Tensor, "cell bag"]
+    ) -> Float[Tensor, "bag item hidden"]:
+        """What `_distil` gives; zeros or any cell for pseudo-bags without a cell."""
+        if self.distill == "afs":
+            return (within.T @ cells)[:, None]
+        wanted = [within]
+        if self.distill != "mas":
+            activation = nn.functional.linear(cells, self.classify.weight)[:, None] * within[:, :, None]
+            wanted = [activation.log_softmax(2)[:, :, -1] if self.classes > 1 else activation[:, :, 0]]
+        if self.distill == "maxmins":
+            wanted.append(-wanted[0])
+        rows = torch.stack([each.masked_fill(~inside, -torch.inf).argmax(0) for each in wanted], 1)
+        return cells[rows.flatten()].unflatten(0, rows.shape)
+
     def _streams(
         self, of_bags: Float[Tensor, "bag class"], of_slides: Float[Tensor, "slide class"], dealt: PseudoBags
     ) -> Float[Tensor, "stream slide class"]:
         turn = torch.arange(self.pseudo_bags, device=of_bags.device)[:, None]
         first_tier = of_bags[dealt.first + turn % dealt.count]
         return torch.cat([first_tier, of_slides.expand_as(first_tier)])
+
+
+def _sums(features: Float[Tensor, "cell feature"]) -> Float[Tensor, " cell"]:
+    """The sum of each cell's features, so exact that cells lie in the same order wherever it is computed."""
+    return features.sum(1) if features.device.type == "mps" else features.double().sum(1)

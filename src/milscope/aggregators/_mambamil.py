@@ -92,10 +92,9 @@ class MambaMIL(Aggregator):
         embedded = checkpoint(self.embed, bags.features, use_reentrant=False) if lean else self.embed(bags.features)
         slides = []
         for cells in embedded.split(bags.lengths.tolist()):
-            starts = range(min(self.stride, len(cells)))
-            order = torch.cat([torch.arange(start, len(cells), self.stride, device=cells.device) for start in starts])
+            turns = _turns(len(cells), self.stride, cells.device)
             for layer in self.layers:
-                cells = layer(cells, order, lean=lean)
+                cells = layer(cells, turns, lean=lean)
             slides.append(cells)
         cells, owner = self.norm(torch.cat(slides)), bags.owner
         attention = segment_softmax(self.weigh(cells), owner, bags.n_slides)
@@ -114,6 +113,13 @@ class MambaMIL(Aggregator):
         return found, torch.cat(alone)
 
 
+def _turns(cells: int, stride: int, device: torch.device) -> Int[Tensor, " cell"]:
+    """When each cell is taken if cells 0, r, 2r, … come first, then 1, r + 1, …"""
+    place = torch.arange(cells, device=device)
+    start = place % stride
+    return start * (cells // stride) + start.clamp(max=cells % stride) + place // stride
+
+
 class _Layer(nn.Module):
     """What the scans find, added to the cells."""
 
@@ -124,12 +130,13 @@ class _Layer(nn.Module):
         self.branches = nn.ModuleList(_Branch(2 * width, state, ceil(width / 16)) for _ in range(branches))
         self.leave = nn.Linear(2 * width, width, bias=False)
 
-    def forward(self, cells: Cells, order: Int[Tensor, " cell"], *, lean: bool) -> Cells:
-        """The cells after the layer; the second branch takes them in that order."""
+    def forward(self, cells: Cells, turns: Int[Tensor, " cell"], *, lean: bool) -> Cells:
+        """The cells after the layer; `turns` says when each is taken by the second branch."""
         found = cells + self._along(cells, 0, lean=lean)
         if len(self.branches) == 1:
             return found
-        return found.index_add(0, order, self._along(cells[order], 1, lean=lean).to(found.dtype))
+        order = torch.empty_like(turns).scatter(0, turns, torch.arange(len(turns), device=turns.device))
+        return found + self._along(cells[order], 1, lean=lean)[turns]
 
     def alone(self, cells: Cells) -> Cells:
         """Each cell after the layer, were it the only one of its slide."""
@@ -140,7 +147,7 @@ class _Layer(nn.Module):
     def _along(self, cells: Cells, branch: int, *, lean: bool) -> Cells:
         past, state = None, None
         outputs = []
-        for rows in cells.split(PIECE):
+        for rows in [cells] if torch.compiler.is_exporting() else cells.split(PIECE):
             given = (rows, branch, past, state)
             output, past, state = checkpoint(self._piece, *given, use_reentrant=False) if lean else self._piece(*given)
             outputs.append(output)

@@ -44,7 +44,7 @@ class Nystrom(nn.Module):
 
     def forward(self, tokens: Tokens, *, lean: bool) -> Tokens:
         """All tokens, each with what it takes from the others."""
-        if len(tokens) <= self.landmarks:
+        if self._few(tokens):
             return self.whole(tokens[None])[0][0]
         cells, landmarks = self._landmarks(tokens)
         taken = torch.cat(self._by_head(self._take, cells, landmarks, lean=lean), 1)
@@ -52,13 +52,15 @@ class Nystrom(nn.Module):
 
     def read(self, tokens: Tokens, *, lean: bool) -> tuple[Float[Tensor, " hidden"], Float[Tensor, " token"]]:
         """The first token after `forward`, and how much it takes from each token: nearly 1 in all."""
-        if len(tokens) <= self.landmarks:
+        if self._few(tokens):
             found, shares = self.whole(tokens[None])
             return found[0, 0], shares[0, :, 0].detach().mean(0)
         cells, landmarks = self._landmarks(tokens)
-        parts = self._by_head(partial(self._read, len(cells) - len(tokens)), cells, landmarks, lean=lean)
+        places = torch.arange(KERNEL // 2 + 1, device=tokens.device)
+        first = self.norm(tokens[places.clamp(max=len(tokens) - 1)]) * (places < len(tokens))[:, None]
+        parts = self._by_head(partial(self._read, first), cells, landmarks, lean=lean)
         taken = torch.cat([part for part, _ in parts])
-        return tokens[0] + self.out(taken), sum(row for _, row in parts)[-len(tokens):] / self.heads
+        return tokens[0] + self.out(taken), sum(row for _, row in parts)[len(cells) - len(tokens):] / self.heads
 
     def whole(
         self, tokens: Float[Tensor, "slide token hidden"]
@@ -88,10 +90,15 @@ class Nystrom(nn.Module):
         places = (places - places[:, None] + KERNEL // 2 + 1).clamp(0, KERNEL + 1)
         return functional.pad(self.near.weight[:, 0], (1, 1))[:, places]
 
+    def _few(self, tokens: Tokens) -> bool:
+        """Whether `whole` does for these; an exported model, which has one way for any number, goes the long way."""
+        return not torch.compiler.is_exporting() and len(tokens) <= self.landmarks
+
     def _landmarks(self, tokens: Tokens) -> tuple[Filled, "_Landmarks"]:
         """What the heads see, a multiple of the landmarks, and their landmarks: the key of a mean is the mean of the keys."""
-        cells = functional.pad(self.norm(tokens), (0, 0, -len(tokens) % self.landmarks, 0))
-        means = cells.unflatten(0, (self.landmarks, -1)).mean(1)
+        stretch = (len(tokens) + self.landmarks - 1) // self.landmarks
+        cells = functional.pad(self.norm(tokens), (0, 0, stretch * self.landmarks - len(tokens), 0))
+        means = cells.unflatten(0, (self.landmarks, stretch)).mean(1)
         queries, keys = (self._project(layer, means, range(self.heads)) for layer in (self.query, self.key))
         shares = _softmax(queries, keys)
         return cells, _Landmarks(queries, keys, _inverse(shares, shares.sum(1).amax()).to(keys.dtype))
@@ -111,13 +118,14 @@ class Nystrom(nn.Module):
         return taken.transpose(0, 1).flatten(1)
 
     def _read(
-        self, token: int, cells: Filled, heads: range, landmarks: "_Landmarks"
+        self, first: Float[Tensor, "near hidden"], cells: Filled, heads: range, landmarks: "_Landmarks"
     ) -> tuple[Float[Tensor, " part"], Float[Tensor, " filled"]]:
-        query = self._project(self.query, cells[token:token + 1], heads)
+        """What the first token takes; `first` are the tokens that the convolution sees from there: before it are zeros."""
+        query = self._project(self.query, first[:1], heads)
         keys, values = (self._project(layer, cells, heads) for layer in (self.key, self.value))
         row = _softmax(query, landmarks.keys).to(keys.dtype) @ landmarks.inverse
-        start = max(token - KERNEL // 2, 0)
-        near = self._near(values[:, start:token + KERNEL // 2 + 1], heads)[:, token - start]
+        kernels = self.near.weight[heads.start:heads.stop, :, KERNEL // 2:]
+        near = (kernels.to(keys.dtype) @ self._project(self.value, first, heads))[:, 0]
         taken = (row @ _attend(landmarks.queries, keys, values))[:, 0] + near
         return taken.flatten(), _row(row, landmarks.queries, keys)
 

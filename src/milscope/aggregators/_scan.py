@@ -1,6 +1,6 @@
 """The selective scan: a state that decays and takes in, both as each cell says, in memory of a few cells' states."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import ceil
 from typing import Any, NamedTuple
 
@@ -49,8 +49,25 @@ def scan(cells: Inner, selected: Selected, decay: State, state: State) -> tuple[
         Gu and Dao, Mamba: Linear-Time Sequence Modeling with Selective State Spaces, 2023, equation 2a with the
         discretisation of algorithm 2, where the input is discretised by Euler's rule, as in the authors' code.
     """
+    if torch.compiler.is_exporting():
+        return _exported(cells, selected, decay, state)
     wide = torch.promote_types(cells.dtype, torch.float32)
     return _Scan.apply(*(tensor.to(wide) for tensor in (cells, *selected, decay, state)))
+
+
+def _exported(cells: Inner, selected: Selected, decay: State, state: State) -> tuple[Inner, State]:
+    """The same as one loop over cells that is part of the graph: for any number of cells."""
+    from torch._higher_order_ops import scan as loop
+
+    last, outputs = loop(lambda before, cell: _after(cell, decay, before), state, (cells, *selected))
+    return outputs, last
+
+
+def _after(cell: Sequence[Tensor], decay: State, state: State) -> tuple[State, Float[Tensor, " inner"]]:
+    """The state after one cell, and what it says there."""
+    value, steps, enter, leave = cell
+    state = (steps * decay).exp() * state + enter[:, None] * (steps * value)
+    return state, (leave[:, None] * state).sum(0)
 
 
 class _Scan(torch.autograd.Function):

@@ -55,7 +55,8 @@ def attend(
 ) -> Float[Tensor, "slide head feature"]:
     """The attention-weighted sum of the values over each slide's cells, per head.
 
-    Slides of many cells are matrix products, one a slide; where there are few cells a slide, one sum over all is faster.
+    The cells of a slide MUST lie together, one slide after the other. Slides of many cells are matrix products, one a
+    slide; where there are few cells a slide, one sum over all is faster.
     """
     if slides == 1:
         return (attention.T @ values)[None]

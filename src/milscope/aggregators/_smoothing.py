@@ -5,9 +5,12 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional
 
 BLOCK = 1024
 """Rows and columns of the softmax that are held at a time."""
+ROWS = 64
+"""Rows of the softmax, of every head, that an exported model holds at a time."""
 
 Cells = Float[Tensor, "cell width"]
 Scores = Float[Tensor, " cell"]
@@ -34,7 +37,22 @@ def smooth(
         wide, for which torch's kernel needs them filled up to the width of the keys (on processors its backward pass took
         eight times as long).
     """
+    if torch.compiler.is_exporting():
+        return _exported(cells, scores, query, key)
     return _Smooth.apply(cells, scores, query, key)
+
+
+def _exported(
+    cells: Float[Tensor, "cell head width"], scores: Float[Tensor, "cell head"], query: Weight, key: Weight
+) -> Float[Tensor, "cell head"]:
+    """The same as one loop over rows that is part of the graph: for any number of cells."""
+    from torch._higher_order_ops import scan
+
+    queries, keys = ((cells @ weight.T).transpose(0, 1) for weight in (query, key))
+    values, blocks = scores.T[:, :, None], (len(cells) + ROWS - 1) // ROWS
+    rows = functional.pad(queries, (0, 0, 0, blocks * ROWS - len(cells))).unflatten(1, (blocks, ROWS)).transpose(0, 1)
+    _, found = scan(lambda turn, part: (turn + 1, (part @ keys.mT).softmax(2) @ values), queries.new_zeros(1), rows)
+    return found.transpose(0, 1).flatten(1)[:, :len(cells)].T
 
 
 class _Head(NamedTuple):

@@ -141,7 +141,6 @@ class _Position(nn.Module):
 def _shares(row: Float[Tensor, " token"], cells: int) -> Float[Tensor, " cell"]:
     """The shares of the cells from the row of the class token; equal ones if nothing of it is above 0."""
     copies = row[1 + cells:].clamp(min=0)
-    shares = row[1:1 + cells].clamp(min=0)
-    shares[:len(copies)] += copies
+    shares = row[1:1 + cells].clamp(min=0) + functional.pad(copies, (0, cells - len(copies)))
     total = shares.sum()
     return torch.where(total > 0, shares / total, 1 / cells)

@@ -5,6 +5,7 @@ import torch
 from tests.archived_aggregators import archived
 from tests.laws.slow_dtfd import dealt, slow
 
+from milscope.aggregators import _segments
 from milscope.aggregators._dtfd import DISTILLATIONS, DTFD
 from milscope.store._bags import Bags
 from milscope.types import InputError
@@ -24,6 +25,24 @@ def test_every_distillation_equals_the_slow_loop(distill, classes, pseudo_bags):
         logits, attention, _ = slow(model, list(bags.select([slide]).features))
         close(found.logits[slide], logits)
         close(found.attention[bags.offsets[slide]:bags.offsets[slide + 1]], attention)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_pseudo_bags_of_many_cells_are_those_of_few(training, monkeypatch):
+    """Their sums are then products, one a pseudo-bag, whose cells do not lie together."""
+    model, bags = build().train(training), some_bags()
+    expected = seeded(5, lambda: model(bags))
+    monkeypatch.setattr(_segments, "PRODUCT", 0)
+    found = seeded(5, lambda: model(bags))
+    close(found.logits, expected.logits)
+    close(found.attention, expected.attention)
+
+
+def test_nearly_equal_cells_are_dealt_alike_in_single_precision():
+    """The order by which cells are dealt must not hang on how a sum is rounded: elsewhere it is rounded otherwise."""
+    cells = torch.tensor([[1e4, 1.0, -1e4, 2e-4], [1e4, 1.0, -1e4, 1e-4], [1.0, 3e-4, -1e4, 1e4]])
+    model = build().float().eval()
+    assert model._deal(Bags(cells, torch.tensor([0, 3]))).of_cell.tolist() == [1, 2, 0]
 
 
 @EVERY

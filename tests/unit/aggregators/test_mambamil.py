@@ -59,8 +59,8 @@ def test_a_cell_sees_those_before_it_and_with_the_second_scan_others_too():
         cells = torch.randn(9, 4, dtype=torch.float64)
         changed = cells.clone()
         changed[3] += torch.randn(4, dtype=torch.float64)
-        order = torch.tensor([0, 3, 6, 1, 4, 7, 2, 5, 8])
-        moved = (layer(changed, order, lean=False) - layer(cells, order, lean=False)).abs().amax(1) > 1e-12
+        turns = torch.tensor([0, 3, 6, 1, 4, 7, 2, 5, 8])  # of 9 cells and stride 3: the order and when each comes are the same
+        moved = (layer(changed, turns, lean=False) - layer(cells, turns, lean=False)).abs().amax(1) > 1e-12
         assert moved.nonzero().flatten().tolist() == expected
 
 
