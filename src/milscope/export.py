@@ -31,21 +31,12 @@ LENGTHS = (1, 7, 100, 1000, 20_000)
 """Slides of these numbers of cells are compared."""
 BATCHES = (1, 5)
 """Batches of these numbers of cells are compared."""
-TRACED: Mapping[str, int] = {"TransMIL": 1500}
-"""Cells of the slide that an aggregator is traced with; of several ways to the same result the one for few cells is taken,
-but every number that depends on the cells must be above 1 (TransMIL: cells a landmark)."""
-FEW = 11
+EXAMPLE = 200
+"""Cells of the slide that an aggregator is traced with, at least: every number that depends on the cells is above 1."""
+STRETCH = 5
+"""Cells of that slide for each landmark, if there are landmarks."""
 UNTRACEABLE = (RuntimeError, ValueError, TypeError, AssertionError, LookupError, AttributeError)
 """What the exporter raises for a model it cannot write down."""
-
-
-UNEXPORTABLE: Mapping[str, str] = {
-    "ABMILX": "it compares all pairs of cells in blocks, as many as there are cells for",
-    "DTFD": "how many pseudo-bags a slide has depends on its cells",
-    "MambaMIL": "it takes one cell after the other",
-    "TransMIL": "it picks a token whose place depends on the number of cells",
-}
-"""Aggregators whose steps ONNX cannot say for any number of cells, and why."""
 
 
 @dataclass(frozen=True)
@@ -113,11 +104,10 @@ def export_aggregator(aggregator: Aggregator, path: Path, tolerance: float = Exp
         InputError: If the aggregator's steps depend on the cells in a way that ONNX cannot say, or the outputs differ.
     """
     names = {type(member).__name__ for member in aggregator.modules() if isinstance(member, Aggregator)}
-    for name in sorted(names & set(UNEXPORTABLE)):
-        raise _unwritable("model", name, UNEXPORTABLE[name])
+    landmarks = max(getattr(member, "landmarks", 0) for member in aggregator.modules())
     aggregator = aggregator.eval()
     random = torch.Generator().manual_seed(0)
-    slides = [_random_slide(aggregator, cells, random) for cells in (max(TRACED.get(name, FEW) for name in names), *LENGTHS)]
+    slides = [_random_slide(aggregator, cells, random) for cells in (max(EXAMPLE, STRETCH * landmarks), *LENGTHS)]
     with _traced("model", " and ".join(sorted(names))):
         _write(_OneSlide(aggregator), slides[0], path, inputs="features", outputs=("logits", "attention"))
 
@@ -194,6 +184,7 @@ def _random_slide(aggregator: Aggregator, cells: int, random: torch.Generator) -
     return noise * aggregator.deviation + aggregator.mean
 
 
+@torch.no_grad()
 def _write(module: nn.Module, example: Tensor, path: Path, *, inputs: str, outputs: Sequence[str]) -> None:
     """Traces a module whose first dimension is free, and writes it as ONNX."""
     from onnxscript import opset18
