@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +15,9 @@ from milscope.predict import predict
 from milscope.slides import read_slides
 from milscope.split import folds, read_splits
 from milscope.store import Stage, feature_slides, fingerprint, open_features, read_manifest, write_text
+from milscope.tasks import settled_tasks
 from milscope.train import train
+from milscope.types import refuse
 
 
 class Crossvalidated(NamedTuple):
@@ -47,9 +49,11 @@ def crossvalidate(
         InputError: As `folds`, `read_splits` and `train`.
     """
     config, frame = config or CrossvalidateConfig(), read_slides(slides)
-    training = TrainConfig(**{field.name: getattr(config, field.name) for field in fields(TrainConfig)})
     origin = open_features(Path(features))
-    tables = _tables(frame, feature_slides(Path(features)), config, splits)
+    known, columns = labelled_slides(frame, feature_slides(Path(features)), config.task)
+    tables = _folds(known, columns, config) if splits is None else _given(splits, frame, known, columns, config)
+    training = TrainConfig(**{field.name: getattr(config, field.name) for field in fields(TrainConfig)})
+    training = replace(training, task=settled_tasks(config.task, known))
     inputs = {"features": origin.fingerprint, "folds": fingerprint([table.to_dict("list") for table in tables])}
     with Stage(Path(out), "scores", config, inputs, origin.patients) as stage:
         if not stage.done:
@@ -59,20 +63,45 @@ def crossvalidate(
                 predict(features, models / str(number), scores / str(number), table[table["split"] == "test"])
             _join([scores / str(number) for number in range(len(tables))], stage.work)
             manifests = [read_manifest(scores / str(number), "scores") for number in range(len(tables))]
-            stage.summary.update(_summary([manifest.summary for manifest in manifests]))
+            stage.summary.update(_summary([manifest.summary for manifest in manifests], _left_out(frame, known)))
             shutil.rmtree(scores)
             write_text(stage.work / "splits.csv", _division(tables).to_csv(index=False))
     found = stage.manifest.summary
     return Crossvalidated(Path(out), found["folds"], found["slides"], found["warnings"])
 
 
-def _tables(frame: pd.DataFrame, available: Sequence[str], config: CrossvalidateConfig, splits: Path | str | None,
-            ) -> list[pd.DataFrame]:
-    """The slides with features and labels, once for each fold."""
-    frame, columns = labelled_slides(frame, available, config.task)
-    if splits is not None:
-        return read_splits(splits, frame, validation=config.validation, seed=config.seed, task=",".join(columns))
-    return folds(frame, config.folds, seed=config.seed, task=",".join(columns), site=config.site, validation=config.validation)
+def _folds(known: pd.DataFrame, columns: Sequence[str], config: CrossvalidateConfig) -> list[pd.DataFrame]:
+    """The slides once for each fold, shared out by these columns."""
+    return folds(known, config.folds, seed=config.seed, task=",".join(columns), site=config.site, validation=config.validation)
+
+
+def _given(splits: Path | str, frame: pd.DataFrame, known: pd.DataFrame, columns: Sequence[str],
+           config: CrossvalidateConfig) -> list[pd.DataFrame]:
+    """The same by splits of one's own; slides that cannot be learned from may be named and are left out.
+
+    Raises:
+        InputError: As `read_splits`; or if a fold tests no slide, or a slide is tested in two.
+    """
+    tables = read_splits(splits, frame, validation=config.validation, seed=config.seed, task=",".join(columns),
+                         only=known["slide"].tolist())
+    tested: dict[str, int] = {}
+    for number, table in enumerate(tables):
+        slides = table["slide"][table["split"] == "test"]
+        if slides.empty:
+            raise refuse("splits", "folds that each test some slides with features and a label", f"none in fold {number}",
+                         "Leave that fold out.")
+        for slide in slides:
+            if tested.setdefault(slide, number) != number:
+                raise refuse("splits", "folds that test a slide once at most",
+                             f"`{slide}` tested in fold {tested[slide]} and fold {number}",
+                             "Its score would count twice: give one split at a time, as `--splits splits_0.csv`.")
+    return tables
+
+
+def _left_out(frame: pd.DataFrame, known: pd.DataFrame) -> list[str]:
+    """What is to be said of the slides that cannot be learned from."""
+    missing = frame["slide"][~frame["slide"].isin(known["slide"])].tolist()
+    return [f"{len(missing)} slides without features or without a label were left out: {', '.join(missing)}"] if missing else []
 
 
 def _join(parts: Sequence[Path], out: Path) -> None:
@@ -90,14 +119,14 @@ def _join(parts: Sequence[Path], out: Path) -> None:
                     writer.write_table(file.read_row_group(group))
 
 
-def _summary(summaries: Sequence[dict]) -> dict:
+def _summary(summaries: Sequence[dict], notes: Sequence[str]) -> dict:
     first = summaries[0]
     return {"task": first["task"], "tasks": first["tasks"], "threshold": None, "folds": len(summaries),
             "aggregator": ", ".join(dict.fromkeys(each["aggregator"] for each in summaries)),
-            "slides": sum(each["slides"] for each in summaries), "positives": sum(each["positives"] for each in summaries),
-            "review": sum(each["review"] for each in summaries), "skipped": sorted(name for each in summaries
-                                                                                   for name in each["skipped"]),
-            "warnings": [f"fold {number}: {warning}" for number, each in enumerate(summaries) for warning in each["warnings"]]}
+            **{name: sum(each[name] for each in summaries) for name in ("slides", "positives", "review")},
+            "skipped": sorted(name for each in summaries for name in each["skipped"]),
+            "warnings": [*notes, *(f"fold {number}: {warning}" for number, each in enumerate(summaries)
+                                   for warning in each["warnings"])]}
 
 
 def _division(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:

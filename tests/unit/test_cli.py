@@ -10,6 +10,7 @@ from milscope.configs import STAGES
 from milscope.flags import read_toml
 from milscope.types import InputError
 
+V1 = Path(__file__).parents[1] / "formats" / "v1"
 COMMANDS = ["synth", *STAGES, "run"]
 
 
@@ -52,6 +53,12 @@ def test_version() -> None:
     (["run", "nowhere.csv", "--set", "pretrain.epoch=3"], "Did you mean `epochs`?"),
     (["run", "nowhere.csv", "--set", "cook.epochs=3"], "[cook]"),
     (["run", "nowhere.csv", "--config", "nowhere.toml"], "nowhere.toml"),
+    (["predict", str(V1 / "model"), "new.csv", "--slides", "s.csv", "--out", "c"],
+     "`--slides` should be left out with MODEL SLIDES. Found s.csv. The table goes"),
+    (["predict", str(V1 / "features"), str(V1 / "model"), "--cells", "x.csv", "--out", "c"],
+     "`--cells` should be left out with FEATURES MODEL. Found x.csv. The features are made"),
+    (["predict", str(V1 / "features"), "m", "--images", "x", "--out", "c"], "`--images` should be left out"),
+    (["predict", str(V1 / "features"), "m", "--encoder", "x", "--out", "c"], "`--encoder` should be left out"),
 ])
 def test_a_mistake_is_one_line_and_exit_status_2(arguments: list[str], line: str, monkeypatch: pytest.MonkeyPatch,
                                                  capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

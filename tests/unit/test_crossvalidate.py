@@ -1,6 +1,7 @@
 """Every slide is scored once, by a model that knew neither its label nor its patient."""
 
 import importlib
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -98,6 +99,65 @@ def test_no_site_is_trained_on_and_tested(simulate, tmp_path):
     for fold in range(3):
         tested = set(division.loc[division[f"fold_{fold}"] == "test", "site"])
         assert not tested & set(division.loc[division[f"fold_{fold}"] != "test", "site"])
+
+
+def test_tasks_of_time_have_one_horizon_in_all_folds_so_that_their_scores_can_be_judged_together(simulate, tmp_path):
+    data, random = simulate(slides=48), np.random.default_rng(0)
+    months = np.where(data.table["abnormal"] == 1, 1.0, 10.0) + random.random(48)
+    table = data.table.replace({"patient": {"p000": "p999"}}).assign(months=months, died=(random.random(48) < 0.8).astype(int))
+    config = replace(QUICK, task="death:cox(months,died),late:hazards(months,died,3)", epochs=20, batch=16)
+    found = crossvalidate(data.directory, table, tmp_path / "cv", config)
+    told = pd.read_csv(found.directory / "tasks" / "death.csv")
+    assert [float(name[2:]) for name in told if name.startswith("S:")] == pytest.approx([sorted(
+        months[table["died"] == 1])[(table["died"].sum() - 1) // 2]], rel=1e-4)
+    assert told.filter(like="S:").notna().all().all()
+    late = pd.read_csv(found.directory / "tasks" / "late.csv").filter(like="S:")
+    assert late.shape == (48, 2)
+    assert late.notna().all().all()
+    evaluate(found.directory, tmp_path / "metrics", EvaluateConfig(draws=50))
+    tasks = json.loads((tmp_path / "metrics" / "metrics.json").read_text())["tasks"]
+    assert tasks["death"]["figures"]["c_index"]["value"] > 0.6
+    assert tasks["late"]["figures"]["integrated_brier"]["value"] < 0.25
+
+
+def written(tmp_path, frame, tests):
+    """CLAM's splits: of what is not tested a third validates."""
+    folder = tmp_path / "splits"
+    folder.mkdir(exist_ok=True)
+    for number, test in enumerate(tests):
+        rest = [slide for slide in frame["slide"] if slide not in test]
+        held = [slide for place, slide in enumerate(rest) if place // 2 % 3 == 0]
+        named = {"train": [slide for slide in rest if slide not in held], "val": held, "test": test}
+        columns = {name: pd.Series(slides, dtype=str) for name, slides in named.items()}
+        pd.DataFrame(columns).to_csv(folder / f"splits_{number}.csv")
+    return folder
+
+
+def test_splits_may_name_slides_that_cannot_be_learned_from(simulate, tmp_path):
+    data = simulate(slides=36)
+    table = data.table.astype({"abnormal": float})
+    table.loc[[3, 7], "abnormal"] = np.nan
+    (data.directory / "features_fake" / "s012.h5").unlink()
+    names = table["slide"].tolist()
+    splits = written(tmp_path, table, [names[:12], names[12:24], names[24:]])
+    found = crossvalidate(data.directory, table, tmp_path / "cv", QUICK, splits=splits)
+    assert found.slides == 33
+    assert found.warnings[0] == "3 slides without features or without a label were left out: s003, s007, s012"
+    scores = pd.read_csv(found.directory / "slides.csv")
+    assert set(scores["slide"]) == set(names) - {"s003", "s007", "s012"}
+    splits = written(tmp_path, table, [names[:12], ["s003", "s007"]])
+    with pytest.raises(InputError, match=r"test some slides with features and a label\. Found none in fold 1"):
+        crossvalidate(data.directory, table, tmp_path / "cv2", QUICK, splits=splits)
+
+
+def test_splits_that_test_a_slide_twice_are_refused_and_can_be_given_one_at_a_time(simulate, tmp_path):
+    data = simulate(slides=36)
+    names = data.table["slide"].tolist()
+    splits = written(tmp_path, data.table, [names[:12], names[10:24]])
+    with pytest.raises(InputError, match=r"`s010` tested in fold 0 and fold 1. .* one split at a time"):
+        crossvalidate(data.directory, data.table, tmp_path / "cv", QUICK, splits=splits)
+    assert not (tmp_path / "cv").exists()
+    assert crossvalidate(data.directory, data.table, tmp_path / "cv", QUICK, splits=splits / "splits_1.csv").slides == 14
 
 
 def test_nothing_to_learn_from_is_refused(simulate, tmp_path):

@@ -28,7 +28,7 @@ class Survival(Task):
     event: str = "event"
     """Column of 1 and 0."""
     horizon: float = 0.0
-    """The time until which an event makes a slide suspicious: the median of the events' times in training."""
+    """The time until which an event makes a slide suspicious; 0: the median of the events' times in training."""
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -41,7 +41,12 @@ class Survival(Task):
         times = targets[self.known(targets) & (targets[:, 1] == 1), 0]
         if len(times) < EVENTS:
             raise refuse(f"{split} slides", f"at least {EVENTS} with an event of `{self.name}`", len(times), "Add slides.")
-        return replace(self, horizon=float(times.median()))
+        return replace(self, horizon=self.horizon or float(times.median()))
+
+    @property
+    @abstractmethod
+    def spelled(self) -> str:
+        """What names this very task, with its horizon, in a line of tasks."""
 
     def targets(self, table: pd.DataFrame) -> Float[Tensor, "slide column"]:
         """See `Task.targets`: time and event."""
@@ -96,6 +101,11 @@ class Cox(Survival):
         """See `Task.outputs`."""
         return 1
 
+    @property
+    def spelled(self) -> str:
+        """See `Survival.spelled`."""
+        return f"{self.name}:cox({self.time},{self.event},{self.horizon!r})"
+
     def loss(self, answers: Answers, how: Loss) -> Float[Tensor, " slide"]:
         """See `Task.loss`; a slide is compared with the others it is given with."""
         time, event = answers.targets.T
@@ -126,6 +136,7 @@ class Cox(Survival):
                              f"S:{self.horizon:g}": np.exp(-self._hazard(self.horizon) * weight)})
 
     def _hazard(self, moment: float) -> float:
+        moment = float(np.float32(moment))  # as times are read
         return max((hazard for time, hazard in self.baseline if time <= moment), default=0.0)
 
 
@@ -144,7 +155,7 @@ class Hazards(Survival):
 
     intervals: int = 4
     bounds: tuple[float, ...] = ()
-    """Ends of all intervals but the last."""
+    """Ends of all intervals but the last; none: quantiles of the events' times in training."""
     kind: ClassVar[str] = "hazards"
 
     @property
@@ -158,9 +169,14 @@ class Hazards(Survival):
         targets = task.targets(table)
         times = targets[task.known(targets) & (targets[:, 1] == 1), 0].double()
         shares = torch.arange(1, self.intervals).double() / self.intervals
-        bounds = torch.quantile(times, shares).unique().tolist()
-        nearest = min(bounds, key=lambda bound: abs(bound - task.horizon))
-        return replace(self, bounds=tuple(bounds), horizon=nearest)
+        bounds = self.bounds or tuple(torch.quantile(times, shares).unique().tolist())
+        return replace(self, bounds=bounds, horizon=min(bounds, key=lambda bound: abs(bound - task.horizon)))
+
+    @property
+    def spelled(self) -> str:
+        """See `Survival.spelled`."""
+        ends = "".join(f"{bound!r}<" for bound in self.bounds)
+        return f"{self.name}:hazards({self.time},{self.event},{ends},{self.horizon!r})"
 
     def loss(self, answers: Answers, how: Loss) -> Float[Tensor, " slide"]:
         """See `Task.loss`."""

@@ -99,6 +99,20 @@ def test_suspicious_is_an_event_by_the_horizon_and_unknown_when_lost_before():
     np.testing.assert_array_equal(task.suspicious(targets), [1, np.nan, 0, 0, 1, 0, np.nan])
 
 
+def test_a_given_horizon_is_kept_and_an_event_at_that_very_time_is_within_it():
+    frame = read_slides(FRAME.assign(months=TIME + 0.3))
+    assert Cox("death", "months", "died", horizon=5.3).fitted(frame).horizon == 5.3
+    late = Hazards("death", "months", "died", bounds=(2.3, 5.3)).fitted(frame)
+    assert (late.bounds, late.outputs) == ((2.3, 5.3), 3)
+    assert late.horizon == min(late.bounds, key=lambda bound: abs(bound - Cox("d", "months", "died").fitted(frame).horizon))
+    task = Cox("death", "months", "died", horizon=5.3)
+    targets = task.targets(pd.DataFrame({"months": [1.3, 5.3, 9.3], "died": [1, 1, 1]}))
+    given = Answers(torch.zeros(3, 1), targets)
+    told = task.calibrated(given, given, temperature=False).told(torch.zeros(3, 1))
+    np.testing.assert_allclose(told["S:5.3"], math.exp(-(1 / 3 + 1 / 2)))
+    assert task.suspicious(targets).tolist() == [1, 1, 0]
+
+
 @pytest.mark.parametrize(("column", "value", "line"), [
     ("months", "soon", "`months` should be a number. Found `soon`"),
     ("months", "-1", "a time above 0. Found -1"),
