@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 from milscope.configs import STAGES
 from milscope.store import Stage
 
-KINDS = {"tile": "cells", "pretrain": "encoder", "encode": "features", "train": "model", "predict": "scores",
+KINDS = {"tile": "cells", "check": "audit", "pretrain": "encoder", "encode": "features", "train": "model", "predict": "scores",
          "retrieve": "ranked", "evaluate": "metrics"}
 SIDE, MPP = 1200, 0.5
 
@@ -87,6 +87,7 @@ def _tile(work: Path, table: pd.DataFrame, shape: Shape, random: np.random.Gener
     failures = {"slide": [table["slide"][0]], "cell": ["slide-000:7,9"], "reason": ["truncated JPEG <b>"]}
     pd.DataFrame(failures).to_csv(work / "failures.csv", index=False)
     (work / "thumbnails").mkdir()
+    (work / "kept").mkdir()
     for slide in table["slide"]:
         names = [f"{slide}:{rank}" for rank in range(1, cells + 1)]
         _arrow(work / f"{slide}.arrow", {"cell": names, "mpp": [MPP] * cells})
@@ -97,6 +98,8 @@ def _tile(work: Path, table: pd.DataFrame, shape: Shape, random: np.random.Gener
                 place = (random.uniform(0, SIDE / 2), random.uniform(0, SIDE * 3 / 8))
                 _draw_cell(draw, random, place, 11, abnormal=random.random() < 0.1)
             image.save(work / "thumbnails" / f"{slide}.jpg", quality=85)
+            draw.rectangle((20, 20, 90, 90), outline=(213, 94, 0))
+            image.save(work / "kept" / f"{slide}.jpg", quality=85)
 
 
 def _retrieve(work: Path, table: pd.DataFrame, shape: Shape, random: np.random.Generator) -> None:
@@ -193,4 +196,13 @@ def _arrow(path: Path, columns: dict[str, list]) -> None:
         writer.write_table(table)
 
 
-WRITERS = {"tile": _tile, "pretrain": _pretrain, "train": _train, "predict": _predict, "retrieve": _retrieve}
+def _check(work: Path, *_: object) -> None:
+    findings = [
+        {"level": "fine", "check": "files", "says": "8 images, every header can be read.", "do": "", "names": []},
+        {"level": "look", "check": "shortcuts", "says": "The scanner tells `abnormal` with an AUC of 0.91 (0.80 to 0.97).",
+         "do": "Take care that both classes come from every scanner.", "names": ["scanner"]},
+    ]
+    (work / "audit.json").write_text(json.dumps({"slides": 8, "patients": 8, "cells": 480, "mend": 0, "findings": findings}))
+
+
+WRITERS = {"tile": _tile, "check": _check, "pretrain": _pretrain, "train": _train, "predict": _predict, "retrieve": _retrieve}

@@ -11,8 +11,8 @@ LAYERS = [
     "slides", "store", "card", "split", "operating", "tasks",
     "checkpoints", "devices", "augment", "distributed", "encoders", "objectives", "surgery", "telemetry", "learner",
     "aggregators", "fitting", "candidates", "cohorts",
-    "metrics", "curves", "comparison", "truth", "ranking",
-    "synth", "tile", "pretrain", "encode", "train", "predict", "crossvalidate", "retrieve", "evaluate",
+    "metrics", "validation", "curves", "comparison", "truth", "ranking",
+    "synth", "tile", "check", "pretrain", "encode", "train", "predict", "crossvalidate", "retrieve", "evaluate",
     "export", "report", "compare",
     "recipes", "flags", "cli", "__main__",
 ]

@@ -28,6 +28,7 @@ True
 from typing import TYPE_CHECKING
 
 from milscope.configs import (
+    CheckConfig,
     EncodeConfig,
     EvaluateConfig,
     PredictConfig,
@@ -43,6 +44,7 @@ from milscope.lazy import import_on_use
 from milscope.types import InputError
 
 if TYPE_CHECKING:
+    from milscope.check import check
     from milscope.encode import encode
     from milscope.encoders import load_encoder
     from milscope.evaluate import evaluate
@@ -60,7 +62,7 @@ if TYPE_CHECKING:
 
 import_on_use(__name__, {
     **{verb: f"milscope.{verb}" for verb in (
-        "encode", "evaluate", "predict", "pretrain", "report", "retrieve", "split", "synth", "tile", "train")},
+        "check", "encode", "evaluate", "predict", "pretrain", "report", "retrieve", "split", "synth", "tile", "train")},
     "CellStore": "milscope.store",
     "load_encoder": "milscope.encoders",
     "load_model": "milscope.train",
@@ -70,6 +72,7 @@ import_on_use(__name__, {
 
 __all__ = [
     "CellStore",
+    "CheckConfig",
     "EncodeConfig",
     "EvaluateConfig",
     "InputError",
@@ -81,6 +84,7 @@ __all__ = [
     "SynthConfig",
     "TileConfig",
     "TrainConfig",
+    "check",
     "encode",
     "evaluate",
     "load_encoder",

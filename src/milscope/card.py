@@ -30,7 +30,7 @@ MEASURES: Mapping[str, str] = {"binary": "AUC", "multiclass": "macro AUC", "ordi
                                "hazards": "C-index"}
 SHOWN = 8
 """Most items of a list that are shown."""
-TOLD = {"task", "tasks", "validation", "operating", "members", "warnings"}
+TOLD = {"task", "tasks", "validation", "validation_intervals", "operating", "members", "warnings"}
 """Of a model's summary, what its record says better."""
 
 Lines = list[tuple[str, str]]
@@ -140,8 +140,8 @@ def _of_model(record: Record, manifest: Manifest) -> Lines:
         if (temperature := _temperature(record, task)) != 1:
             lines.append(("", f"temperature {temperature:.4g}"))
         lines += [("", line) for line in operating_lines(_mapping(_mapping(record, "operating"), name))]
-        if (figure := _mapping(record, "validation").get(name)) is not None:
-            lines.append(("", f"validation {_measure(task)} {_told(figure)}"))
+        if figure := _figure(record, name):
+            lines.append(("", f"validation {_measure(task)} {figure}"))
     if _members(record):
         lines.append(("members", _members(record).removeprefix(", ")))
     lines += [(f"{split} data", _told(counts)) for split, counts in _mapping(record, "data").items()]
@@ -185,16 +185,16 @@ def _operating_text(record: Record) -> str:
 
 
 def _validation_text(record: Record) -> str:
-    found = _mapping(record, "validation")
-    figures = {f"{task['name']}, {_measure(task)}": _told(found[task["name"]]) for task in _tasks(record)
-               if task.get("name") in found}
+    named = ((task, _figure(record, str(task.get("name", "")))) for task in _tasks(record))
+    figures = {f"{task['name']}, {_measure(task)}": figure for task, figure in named if figure}
     if not figures and record.get("validation_auc") is not None:
         figures = {"AUC": _told(record["validation_auc"])}
     if record.get("validation_loss") is not None:
         figures["loss"] = _told(record["validation_loss"])
     if not figures:
         return ""
-    return _bullets(figures) + "\n\nThese patients chose epoch and model: the figures are too good as an estimate."
+    return _bullets(figures) + ("\n\nThese patients chose epoch and model: the figures are too good as an estimate, and the "
+                                "intervals, which say how they vary with the patients, do not make up for it.")
 
 
 _INTENDED = (
@@ -245,6 +245,16 @@ def _answers(task: Record) -> str:
 
 def _measure(task: Record) -> str:
     return MEASURES.get(str(task.get("kind")), "measure")
+
+
+def _figure(record: Record, task: str) -> str:
+    """The validation figure of a task with its interval; "" if there is none on record."""
+    figure, bounds = _mapping(record, "validation").get(task), _mapping(_mapping(record, "validation_intervals"), task)
+    if figure is None:
+        return ""
+    if not all(isinstance(bounds.get(name), float) and math.isfinite(bounds[name]) for name in ("low", "high")):
+        return _told(figure)
+    return f"{_told(figure)} (95 % interval over patients: {_told(bounds['low'])} to {_told(bounds['high'])})"
 
 
 def _temperature(record: Record, task: Record) -> float:

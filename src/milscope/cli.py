@@ -19,7 +19,7 @@ from milscope.types import InputError, refuse
 def cli() -> None:
     """Finds abnormal slides, and the few abnormal cells in them, from slide labels alone.
 
-    `milscope run` does everything; its stages, in the order of the flow: tile, pretrain, encode, train, predict,
+    `milscope run` does everything; its stages, in the order of the flow: tile, check, pretrain, encode, train, predict,
     retrieve, evaluate, report. `crossvalidate` and `compare` judge slide models; `info` and `export` take a finished one.
     """
 
@@ -60,6 +60,19 @@ def tile(slides: Path, cells: Path | None, images: Path | None, out: Path, confi
     from milscope.tile import tile as verb
 
     tell("tile", verb(slides, out, cells=cells, images=images, config=config))
+
+
+@cli.command()
+@click.argument("slides", type=PATH)
+@click.option("--cells", type=PATH, help="What `tile` made of these slides: then cells are looked at, too.")
+@click.option("--images", type=PATH, help="Folder of slide images, if SLIDES has no `file` column.")
+@click.option("--out", type=PATH, help="Directory of the audit; without it nothing is written.")
+@configured(STAGES["check"])
+def check(slides: Path, cells: Path | None, images: Path | None, out: Path | None, config: Any) -> None:  # noqa: ANN401
+    """Look for what would spoil training: in the table SLIDES, its files, its cells and its labels."""
+    from milscope.check import check as verb
+
+    click.echo(verb(slides, out, cells=cells, images=images, config=config).text, nl=False)
 
 
 @cli.command()
@@ -115,7 +128,12 @@ def predict(first: Path, second: Path, slides: Path | None, out: Path, config: A
     """Score slides and cells: new slides with `MODEL SLIDES`, or features with `FEATURES MODEL`."""
     from milscope.store import artifact_kind
 
-    if artifact_kind(first) == "model":
+    direct = artifact_kind(first) == "model"
+    unused = {name: value for name, value in ({"slides": slides} if direct else new).items() if value is not None}
+    for name, value in unused.items():
+        raise refuse(f"--{name}", f"left out with {'MODEL SLIDES' if direct else 'FEATURES MODEL'}", value,
+                     "The table goes in the place of SLIDES." if direct else "The features are made. Or give MODEL SLIDES.")
+    if direct:
         from milscope.recipes import apply
 
         done = apply(first, second, out, config=config, **new)

@@ -51,7 +51,8 @@ def pretrain(cells: Path | str, slides: Path | str | pd.DataFrame, out: Path | s
     """Trains an encoder on the cells of the training slides: contrast on positive, similarity on negative slides.
 
     The gradients of the tasks are joined by surgery. Cells of validation and test patients are never seen; the artifact
-    records the patients that were. Under torchrun the processes share every step.
+    records the patients that were; an encoder that is not trained (no epochs, or the method `random`) has seen nobody.
+    Under torchrun the processes share every step.
 
     Args:
         cells: A `cells` artifact (`tile`).
@@ -74,7 +75,7 @@ def pretrain(cells: Path | str, slides: Path | str | pd.DataFrame, out: Path | s
     task, table = training_slides(store, slides, config.task)
     inputs = {"cells": store.manifest.fingerprint,
               "labels": fingerprint([task, table[["slide", "patient", task]].to_dict("list")])}
-    seen = set(table["patient"])
+    seen = set(table["patient"]) if config.epochs and config.method != "random" else set()
     if init is not None:
         origin = read_manifest(Path(init), "encoder")
         inputs["init"] = origin.fingerprint

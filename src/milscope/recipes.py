@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 
+from milscope.check import check
 from milscope.cohorts import strata
 from milscope.configs import STAGES, PredictConfig, TileConfig, configure
 from milscope.encode import encode
@@ -75,6 +77,8 @@ def run(slides: Path | str | pd.DataFrame, out: Path | str, *, cells: Path | str
     out, configs = Path(out), resolve(recipe, settings or {})
     _check_ahead(read_slides(slides), configs, truth)
     table = _divided(read_slides(slides), configs)
+    if not configs["check"].task:
+        configs["check"] = replace(configs["check"], task=",".join(strata(parse_tasks(configs["train"].task, table))))
     _write_head(out, table, recipe, configs)
 
     def stage(name: str, function: Callable[..., Any], *inputs: object, **named: object) -> Path:
@@ -86,6 +90,7 @@ def run(slides: Path | str | pd.DataFrame, out: Path | str, *, cells: Path | str
 
     results: dict[str, Any] = {}
     store = stage("tile", tile, table, cells=cells, images=images)
+    stage("check", check, table, cells=store)
     encoder = stage("pretrain", pretrain, store, table)
     features = stage("encode", encode, store, encoder)
     model = stage("train", train, features, table)

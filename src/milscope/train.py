@@ -36,6 +36,7 @@ from milscope.store import (
 )
 from milscope.tasks import Binary, Questions, described_task, mean_measure
 from milscope.types import InputError, refuse
+from milscope.validation import validation_intervals
 
 
 class Trained(NamedTuple):
@@ -130,6 +131,9 @@ class _Training:
         questions = _calibrated(questions, answers, slides.targets, held, self.config)
         operating, warnings = self._operating(members, questions)
         summary = _summary(members, questions, answers[held], slides.targets[held])
+        patients = table["patient"].iloc[held.numpy()].tolist()
+        sure = validation_intervals(questions, answers[held], slides.targets[held], patients)
+        summary["validation_intervals"] = {name: each._asdict() for name, each in sure.items()}
         self._write(members, {**summary, **self._record(origin, table),
                               "tasks": [task.describe() for task in questions.tasks],
                               "operating": {name: each._asdict() for name, each in operating.items()}})

@@ -47,7 +47,7 @@ def test_opens_without_a_complaint_and_fits_the_window(browser: Browser, file: P
     for width in (1280, 390):
         with Opened(browser, file, width) as opened:
             assert opened.page.get_by_role("heading", level=1).inner_text() == "run"
-            assert opened.page.get_by_role("heading", level=2).count() == 7
+            assert opened.page.get_by_role("heading", level=2).count() == 8
             assert opened.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
             opened.page.screenshot(path=tmp_path / f"{width}.png")
             assert (tmp_path / f"{width}.png").stat().st_size > 20_000

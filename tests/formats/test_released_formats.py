@@ -3,10 +3,13 @@
 import json
 from pathlib import Path
 
+import duckdb
 import h5py
 import numpy as np
 import pandas as pd
+import polars
 import pyarrow as pa
+import pyarrow.dataset as dataset
 import pytest
 import torch
 from safetensors.numpy import load_file
@@ -117,3 +120,15 @@ def test_weights_and_tables_with_others_alone() -> None:
     assert pd.read_csv(V1 / "model/candidates.csv")["chosen"].tolist() == [True]
     assert pd.read_csv(V1 / "scores/slides.csv").columns.tolist() == [
         "slide", "patient", "split", "label", "probability", "logit", "called"]
+
+
+def test_cells_are_read_by_polars_and_duckdb() -> None:
+    """As docs/formats.md shows it."""
+    path = V1 / "cells" / "slide-001.arrow"
+    images = CellStore(V1 / "cells").images("slide-001")
+    assert polars.read_ipc(path)["image"].to_list() == images
+    assert polars.scan_ipc(path).filter(polars.col("cell") == NAMES[1]).collect()["image"].to_list() == images[1:2]
+    cells = dataset.dataset(V1 / "cells", format="ipc", exclude_invalid_files=True)  # noqa: F841 - named in the query
+    found = duckdb.sql("SELECT cell, octet_length(image) AS bytes FROM cells ORDER BY cell").fetchall()
+    assert len(found) == sum(map(CellStore(V1 / "cells").count, SLIDES))
+    assert dict(found)[NAMES[0]] == len(images[0])

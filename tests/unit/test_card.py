@@ -21,6 +21,8 @@ RECORD = {
               {"kind": "cox", "name": "death", "time": "months", "event": "died"}],
     "encoder": "e1f2", "encoder_name": "resnet18", "cells": {"size": 64, "mpp": 0.5},
     "operating": {"abnormal": POINT._asdict()}, "validation": {"abnormal": 0.951, "grade": 0.8, "death": float("nan")},
+    "validation_intervals": {"abnormal": {"value": 0.951, "low": 0.9, "high": 0.98},
+                             "death": {"value": float("nan"), "low": float("nan"), "high": float("nan")}},
     "validation_loss": 0.31, "patients_fingerprint": "abcd",
     "data": {"train": {"slides": 1200, "patients": 800, "classes": {"abnormal": {"negative": 900, "positive": 300}}},
              "calibration": {"slides": 359, "patients": 359, "classes": {"abnormal": {"negative": 210, "positive": 149}}}},
@@ -56,7 +58,8 @@ def test_the_card_says_what_is_predicted_from_what_and_for_whom(tmp_path):
     assert "`abcd`" in data
     validation = section(text, "Validation").splitlines()
     assert [line for line in validation if line.startswith("- ")] == [
-        "- abnormal, AUC: 0.951", "- grade, concordance: 0.8", "- death, C-index: undefined", "- loss: 0.31"]
+        "- abnormal, AUC: 0.951 (95 % interval over patients: 0.9 to 0.98)",
+        "- grade, concordance: 0.8", "- death, C-index: undefined", "- loss: 0.31"]
     manifest = read_manifest(directory, "model")
     assert f"- model: `{manifest.fingerprint}`" in section(text, "Versions")
     assert f"- milscope: {manifest.milscope}" in section(text, "Versions")
@@ -123,7 +126,8 @@ def test_info_of_a_model(tmp_path):
     told = list(zip(labels, values, strict=True))
     assert told[0] == ("model", str(tmp_path / "model"))
     for each in [("from", "features f1"), ("settings", "aggregators abmil, clam-sb"), ("", "epochs 7"),
-                 ("task", "abnormal: binary (negative, positive)"), ("", "temperature 1.5"), ("", "validation AUC 0.951"),
+                 ("task", "abnormal: binary (negative, positive)"), ("", "temperature 1.5"),
+                 ("", "validation AUC 0.951 (95 % interval over patients: 0.9 to 0.98)"),
                  ("task", "death: cox (months, died)"), ("", "validation C-index undefined"),
                  ("members", "the mean of 3: abmil, abmil, clam-sb"), ("encoder", "resnet18 (e1f2)"), ("skipped", "s1"),
                  ("warning", "1 slides were left out: s1")]:

@@ -348,6 +348,35 @@ def test_the_patients_own_table_goes_before(slides, cells, tmp_path):
     assert figures["specificity"]["value"] == 1
 
 
+@pytest.mark.parametrize("second", [0.99, 0.02])
+def test_what_was_said_of_unlabelled_slides_counts_for_their_patients_wherever_it_is_told(slides, cells, tmp_path, second):
+    """Every patient has a labelled slide and one without a label: the highest of both decides."""
+    table = two_a_patient(slides_of_all_tests(slides))
+    table["label"] = np.where(np.arange(len(table)) % 2 == 0, np.arange(len(table)) // 2 % 2, np.nan)
+    table["probability"] = table["probability"].where(np.arange(len(table)) != 5, second)
+    table["logit"] = np.log(table["probability"] / (1 - table["probability"]))
+    table["called"] = (table["probability"] >= 0.5).astype(int)
+    tables = task_tables(table)
+    tables["death"].loc[1::2, ["time", "event"]] = np.nan
+    tables["death"].loc[1::2, "risk"] += np.arange(len(table) // 2) % 2 * 9
+    told = write_scores(tmp_path / "told", table, cells, (), tasks=tables)
+    alone = write_scores(tmp_path / "alone", table, cells, ())
+    own = table.groupby("patient").agg(split=("split", "first"), slides=("slide", "size"), label=("label", "max"),
+                                       probability=("probability", "max"), called=("called", "max"))
+    own.to_csv(alone / "patients.csv")
+    evaluate(told, tmp_path / "a", QUICK)
+    evaluate(alone, tmp_path / "b", QUICK)
+    first, second = (strict(tmp_path / name / "metrics.json") for name in "ab")
+    figures = first["patients_figures"]["abnormal"]
+    assert figures == second["patients_figures"]["abnormal"] == first["tasks"]["abnormal"]["patients_figures"]
+    assert figures["auc"]["value"] == pytest.approx(reference.roc_auc_score(own["label"], own["probability"]))
+    assert figures["auc"] != first["slides"]["abnormal"]["auc"]
+    risk = tables["death"].groupby("patient")["risk"].max().to_numpy()
+    known = tables["death"].groupby("patient")[["time", "event"]].first()
+    assert first["tasks"]["death"]["patients_figures"]["c_index"]["value"] == pytest.approx(
+        c_index(known["time"].to_numpy(), known["event"].to_numpy() == 1, risk))
+
+
 def test_patients_of_tasks(slides, cells, tmp_path):
     table = two_a_patient(slides_of_all_tests(slides))
     tables = task_tables(table)

@@ -97,6 +97,16 @@ def test_no_epochs_leave_the_encoder_untrained(cells: Path, table: pd.DataFrame,
     assert pd.read_csv(result.directory / "log.csv").empty
 
 
+@pytest.mark.parametrize("settings", [{"epochs": 0}, {"method": "random"}], ids=str)
+def test_an_encoder_that_is_not_trained_has_seen_nobody(settings: dict, cells: Path, encoder: Path, table: pd.DataFrame,
+                                                        tmp_path: Path) -> None:
+    result = pretrain(cells, table, tmp_path / "a", small(**settings))
+    assert read_manifest(result.directory, "encoder").patients == []
+    other = table.assign(split=table["split"].map({"train": "test", "validation": "train", "test": "train"}))
+    untouched = pretrain(cells, other, tmp_path / "b", small(epochs=0), init=encoder)
+    assert read_manifest(untouched.directory, "encoder").patients == sorted(table.loc[table["split"] == "train", "patient"])
+
+
 def test_collapse_stops_the_training_if_asked(cells: Path, table: pd.DataFrame, tmp_path: Path) -> None:
     frozen = small(learning_rate=0.0, stop_on_collapse=True, contrast_temperature=100.0)
     with pytest.raises(InputError, match="the encoder has collapsed"):

@@ -121,9 +121,12 @@ def _measure(given: _Given, about: About, work: Path) -> dict[str, Any]:
 
 def _more(given: _Given, about: About) -> dict[str, Any]:
     """The figures of patients, of the review band and of all tasks: each key only where there is something to tell."""
-    patients = patient_figures(given.scores, given.test, about)
-    review = review_figures(_decided(given, about), about)
     tasks = {task.name: task_figures(task, about) for task in given.tasks}
+    if any(task.name == about.task and len(task.classes) == 2 for task in given.tasks):
+        patients = tasks[about.task].get("patients_figures", {})  # the same question, told twice: the same answer
+    else:
+        patients = patient_figures(given.scores, given.test, about)
+    review = review_figures(_decided(given, about), about)
     found = {"patients_figures": patients and {about.task: patients}, "review": review and {about.task: review}, "tasks": tasks}
     return {name: value for name, value in found.items() if value}
 

@@ -36,16 +36,18 @@ def review_figures(table: pd.DataFrame, about: About) -> Figures:
 
 
 def patient_figures(scores: Path, test: pd.DataFrame, about: About) -> Figures:
-    """The figures of patients, by their highest slide; empty where every patient has one slide.
+    """The figures of patients as yes or no, by their highest slide; empty where every patient has one slide.
 
     The patients' own table of the scores is taken if there is one; else the judged slides of each.
     """
-    if not test["patient"].duplicated().any():
-        return {}
     own = scores / "patients.csv"
     if own.exists():
         table = read_scored(own)
         table = table[table["patient"].isin(test["patient"]) & table["label"].notna()]
+        if not (table["slides"] > 1).any():
+            return {}
+    elif not test["patient"].duplicated().any():
+        return {}
     else:
         table = test.groupby("patient", as_index=False)[["label", "probability", "called"]].max()
     return plain(slide_metrics(slide_scores(table, about), about.bootstrap)) if len(table) else {}
@@ -59,16 +61,21 @@ class Grouped(NamedTuple):
 
 
 def highest_slides(table: pd.DataFrame, by: str, *, nominal: bool) -> Grouped:
-    """Of each patient the slide with the highest value of `by`; its `label` is the highest of the patient's slides.
+    """Of each patient the slide with the highest value of `by`; its `label` is the highest of the patient's known ones.
 
     Args:
-        table: `patient`, `label` (a number) and `by`.
+        table: `patient`, `label` (a number, NaN where unknown; known of at least one slide of each patient) and `by`. A
+            `time` is that of the highest slide whose label is known.
         by: The column.
         nominal: Whether the classes have no order, so that patients with slides of different classes are left out.
     """
+    table = table.reset_index(drop=True)
     labels = table.groupby("patient")["label"].agg(["min", "max"])
     rows = table.loc[table.groupby("patient")[by].idxmax()].set_index("patient")
     rows["label"] = labels["max"].reindex(rows.index)
+    if "time" in table:
+        known = table[table["label"].notna()]
+        rows["time"] = known.loc[known.groupby("patient")[by].idxmax()].set_index("patient")["time"].reindex(rows.index)
     mixed = labels["min"] != labels["max"]
     return Grouped(rows[~mixed.reindex(rows.index) | (not nominal)].reset_index(), int(mixed.sum()) if nominal else 0)
 

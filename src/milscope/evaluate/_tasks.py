@@ -28,6 +28,7 @@ class Task(NamedTuple):
         kind: binary, multiclass, ordinal, or one of `SURVIVAL`.
         classes: Their names, the normal one first; none for survival tasks.
         rows: The judged rows.
+        every: The same, and the rows without a label of the same patients: what was said of them counts for the patient.
         warnings: What was left out.
     """
 
@@ -35,6 +36,7 @@ class Task(NamedTuple):
     kind: str
     classes: tuple[str, ...]
     rows: pd.DataFrame
+    every: pd.DataFrame
     warnings: list[str]
 
 
@@ -62,9 +64,9 @@ def task_figures(task: Task, about: About) -> dict[str, Any]:
         entry["suspicion"] = plain(slide_metrics(slide_scores(rows, about), about.bootstrap))
     if task.classes and (review := review_figures(rows, about)):
         entry["review"] = review
-    if rows["patient"].duplicated().any():
+    if task.every["patient"].duplicated().any():
         by = "risk" if not task.classes else "logit"
-        grouped, mixed = highest_slides(rows, by, nominal=task.kind == "multiclass")
+        grouped, mixed = highest_slides(task.every, by, nominal=task.kind == "multiclass")
         entry["patients_figures"] = _figures(task, grouped, about) if len(grouped) else {}
         if mixed:
             entry["patients_mixed"] = mixed
@@ -129,7 +131,8 @@ def _read(path: Path, kind: str, *, transductive: bool) -> Task:
         warnings.append(f"{n(left, 'test slide is', 'test slides are')} of a class that the model does not know "
                         f"({', '.join(unknown[:3])}) and left out.")
     rows = table[test & known].reset_index(drop=True)
-    return Task(path.stem, kind or _guess(classes), classes, rows, warnings)
+    every = table.assign(label=table["label"].where(known))[test & table["patient"].isin(rows["patient"])]
+    return Task(path.stem, kind or _guess(classes), classes, rows, every.reset_index(drop=True), warnings)
 
 
 def _predicted(table: pd.DataFrame, classes: tuple[str, ...]) -> pd.Series:
@@ -162,7 +165,7 @@ def _survival_scores(rows: pd.DataFrame) -> SurvivalScores:
     told = sorted((float(name[2:]), name) for name in rows if name.startswith("S:"))
     grid = np.array([time for time, _ in told]) if told else None
     survival = _columns(rows, [name for _, name in told]) if told else None
-    return SurvivalScores(rows["time"].to_numpy(dtype=float), rows["event"].to_numpy() == 1,
+    return SurvivalScores(rows["time"].to_numpy(dtype=float), rows["label"].to_numpy() == 1,
                           rows["risk"].to_numpy(dtype=float), rows["patient"].tolist(), grid, survival)
 
 

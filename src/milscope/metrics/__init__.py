@@ -10,7 +10,7 @@ from milscope.metrics._binary import (
     weighted_auc,
     weighted_slide_metrics,
 )
-from milscope.metrics._bootstrap import Bootstrap, Interval, Scores, bounds, intervals, joined, resample
+from milscope.metrics._bootstrap import Bootstrap, Interval, Scores, bounds, intervals, joined, mean_of_defined, resample
 from milscope.metrics._calibration import Reliability, bins_for, calibration_error, error_if_true, recalibration, reliability
 from milscope.metrics._cells import DEPTHS, cell_metrics, found, mean_curve, mean_over_slides
 from milscope.metrics._classes import (
@@ -58,6 +58,7 @@ __all__ = [
     "intervals",
     "joined",
     "mean_curve",
+    "mean_of_defined",
     "mean_over_slides",
     "recalibration",
     "reliability",

@@ -86,6 +86,22 @@ def precision_recall(curve: dict[str, Any]) -> Markup:
     return drawing.svg
 
 
+def calibration(curve: dict[str, Any]) -> Markup:
+    """How many slides of about the same probability are abnormal, against that probability; vertical lines are intervals.
+
+    Args:
+        curve: probability and share in groups of slides, low and high of the share, each in 0..1; None where undefined.
+    """
+    with Drawing("calibration", "Calibration: share of abnormal test slides against told probability", 4.2, 3.7) as drawing:
+        _unit_square(drawing.axes, "probability that was told, group by group", "share of the group that is abnormal")
+        drawing.axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=DASHES[1], label="every probability true")
+        told, share, low, high = (np.asarray(curve[name], float) for name in ("probability", "share", "low", "high"))
+        drawing.axes.vlines(told, low, high, color=SERIES[0], alpha=0.45, linewidth=3, label="interval")
+        drawing.axes.plot(told, share, color=SERIES[0], marker="o", clip_on=False, label="this model")
+        drawing.axes.legend(loc="upper left" if np.nanmean(told) > 0.5 else "lower right")
+    return drawing.svg
+
+
 def recall_at(curve: dict[str, Any], chance: float | None) -> Markup:
     """Share of a slide's abnormal cells that are among the first k shown.
 

@@ -13,7 +13,7 @@ from milscope.store import Manifest, fingerprint, read_manifest
 from milscope.types import refuse
 
 KINDS = {
-    "tile": "cells", "pretrain": "encoder", "encode": "features", "train": "model",
+    "tile": "cells", "check": "audit", "pretrain": "encoder", "encode": "features", "train": "model",
     "predict": "scores", "retrieve": "ranked", "evaluate": "metrics",
 }
 NUMBERS = ("label", "probability", "called", "cells", "skipped", "width", "height", "mpp")
@@ -35,6 +35,7 @@ class Gathered(NamedTuple):
         pretraining: The encoder's log, one row per epoch.
         training: The slide models' log.
         candidates: The slide models that were tried.
+        audit: What `check` found, as it wrote it.
         fingerprints: Of everything above.
     """
 
@@ -48,6 +49,7 @@ class Gathered(NamedTuple):
     pretraining: pd.DataFrame
     training: pd.DataFrame
     candidates: pd.DataFrame
+    audit: dict[str, Any]
     fingerprints: dict[str, str]
 
     def slide_metrics(self) -> dict[str, dict[str, float]]:
@@ -83,6 +85,7 @@ def gather(run: Path) -> Gathered:
         pretraining=table(run / "pretrain" / "log.csv"),
         training=table(run / "train" / "log.csv"),
         candidates=table(run / "train" / "candidates.csv"),
+        audit=_json(run / "check" / "audit.json"),
         fingerprints=fingerprints,
     )
 
@@ -92,6 +95,12 @@ def of_task(node: Any, task: str) -> dict[str, Any]:  # noqa: ANN401
     node = node if isinstance(node, dict) else {}
     part = node.get(task, node)
     return part if isinstance(part, dict) else {}
+
+
+def curves_of(run: Path, task: str) -> dict[str, Any]:
+    """The curves of one task, as `evaluate` wrote them; empty if there are none."""
+    found = _json(run / "evaluate" / "curves.json").get(task)
+    return found if isinstance(found, dict) else {}
 
 
 def table(path: Path) -> pd.DataFrame:

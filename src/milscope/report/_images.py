@@ -59,11 +59,16 @@ def crop(image: bytes, most: int = CROP_BYTES) -> Picture | None:
 
 def thumbnail(path: Path) -> Picture | None:
     """A slide's thumbnail, made smaller for the page; None if there is none."""
+    return shrunk(path, THUMBNAIL_STEPS, THUMBNAIL_BYTES)
+
+
+def shrunk(path: Path, steps: Sequence[tuple[int, int]], most: int) -> Picture | None:
+    """A picture from a file at the first of the steps that is small enough, see `_jpeg`; None if there is none."""
     if not path.exists():
         return None
     try:
         with Image.open(path) as opened:
-            return Picture(_uri(_jpeg(opened, THUMBNAIL_STEPS, THUMBNAIL_BYTES), "image/jpeg"), *opened.size)
+            return Picture(_uri(_jpeg(opened, steps, most), "image/jpeg"), *opened.size)
     except (UnidentifiedImageError, OSError, ValueError):
         return None
 

@@ -19,6 +19,8 @@ from milscope.report._cards import cards
 from milscope.report._charts import Chart
 from milscope.report._gather import Gathered, known
 from milscope.report._learning import pretraining, training
+from milscope.report._read import failures, findings, kept_pictures
+from milscope.report._tasks import confused, measured
 from milscope.types import SPLITS
 
 PACKAGES = ("milscope", "torch", "timm", "numpy", "pandas", "scikit-learn", "pyarrow", "openslide-python")
@@ -36,10 +38,11 @@ def render(run: Gathered, config: ReportConfig, advance: Callable[[int], None]) 
     """The page as HTML text; `advance(1)` after each slide that is shown with its cells."""
     folder = files("milscope.report")
     script = folder.joinpath("page.js").read_text(encoding="utf-8").strip()
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = jinja2.Environment(loader=jinja2.PackageLoader("milscope.report", "."), autoescape=True,
+                                     undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"number": words.number, "percent": words.percent, "count": words.count, "score": words.score}
     environment.tests["known"] = known
-    return environment.from_string(folder.joinpath("page.html.j2").read_text(encoding="utf-8")).render(
+    return environment.get_template("page.html.j2").render(
         title=config.title or run.run.resolve().name,
         style=Markup(folder.joinpath("page.css").read_text(encoding="utf-8")),
         script=Markup(script),
@@ -52,7 +55,12 @@ def render(run: Gathered, config: ReportConfig, advance: Callable[[int], None]) 
         warnings=list(words.warnings(run)),
         result_charts=list(_result_charts(run)),
         confusion=run.curves.get("confusion") or {},
+        measured=list(measured(run)),
+        confused=list(confused(run)),
         cards=list(cards(run, config, advance)),
+        kept=list(kept_pictures(run)),
+        failures=failures(run),
+        findings=findings(run),
         threshold=_threshold(run),
         rank_by=run.manifests["retrieve"].config.get("rank", "attention") if "retrieve" in run.manifests else "",
         recalls=_recalls(run),
@@ -97,6 +105,12 @@ def _result_charts(run: Gathered) -> Iterator[Chart]:
         yield Chart("Trusting a call", charts.precision_recall(precision_recall),
                     "The more of the abnormal slides are to be found (right), the more false calls come with them (down). "
                     "The share depends on how common abnormal slides are here.")
+    calibration = run.curves.get("calibration")
+    if calibration and any(map(known, calibration["share"])):
+        yield Chart("Believing a probability", charts.calibration(calibration),
+                    "Slides are put into groups of like probability. Of slides at 30 %, three of ten should be abnormal: dots "
+                    "on the dashed line are as good as their word, above it the probability was too low, below too high. "
+                    "With few slides the intervals are wide and the dots jump.")
     depth = run.curves.get("recall_at")
     if depth and any(map(known, depth["value"])):
         sizes = test.loc[(test["label"] == 1) & (test["cells"] > 0), "cells"]

@@ -15,10 +15,20 @@ METRICS = {
     "average_precision": ("average precision", "mean share of truly abnormal among called slides, over all thresholds"),
     "sensitivity": ("sensitivity", "share of abnormal slides that were called abnormal, at the threshold"),
     "specificity": ("specificity", "share of normal slides that were called normal, at the threshold"),
+    "sensitivity_at_specificity": ("sensitivity at specificity {specificity}",
+                                   "most abnormal slides that can be found while so many normal ones are called normal; the "
+                                   "threshold is chosen on these very slides"),
+    "specificity_at_sensitivity": ("specificity at sensitivity {sensitivity}",
+                                   "most normal slides that can be called so while so many abnormal ones are found; likewise"),
     "f1": ("F1", "balance of sensitivity and precision at the threshold"),
     "balanced_accuracy": ("balanced accuracy", "mean of sensitivity and specificity; 0.5 is guessing"),
-    "accuracy": ("accuracy", "share of slides called rightly, at the threshold"),
     "brier": ("Brier score", "mean squared error of the probabilities; lower is better, 0.25 says 50 % of everything"),
+    "calibration_error": ("calibration error", "how far told probabilities are from the share of slides that are abnormal, on "
+                                               "average; chance alone makes it larger than 0"),
+    "calibration_error_if_true": ("… if every probability were true", "what chance alone makes of it, with these slides: only "
+                                                                      "above these bounds it says something"),
+    "calibration_slope": ("calibration slope", "1 is right; below, the probabilities are too extreme, above, too timid"),
+    "calibration_intercept": ("calibration intercept", "0 is right; above, the probabilities are too low, below, too high"),
 }
 CELL_METRICS = {
     "average_precision": ("average precision", "mean share of abnormal cells among those shown, over all depths"),
@@ -95,9 +105,13 @@ def warnings(run: Gathered) -> Iterator[str]:
     auc = run.slide_metrics().get("auc", {})
     if known(auc.get("low")) and known(auc.get("high")) and auc["low"] <= 0.5 <= auc["high"]:
         yield "The interval of the slide AUC includes 0.5: the result cannot be told from guessing."
+    levels = [finding["level"] for finding in run.audit.get("findings", ())]
+    if "mend" in levels or "look" in levels:
+        yield (f"The audit before training found {count(levels.count('mend'), 'thing')} to mend and "
+               f"{count(levels.count('look'), 'thing')} to look at; they are listed under “What was read”.")
     if len(run.failures):
         yield (f"Left out because damaged: {count(len(run.failures), 'cell or slide', 'cells or slides')}. "
-               "They are listed under “Who was in it”.")
+               "They are listed under “What was read”.")
     yield from told
     for stage in ("encode", "train", "predict"):
         if stage in run.manifests:
@@ -122,12 +136,12 @@ def first_recall(run: Gathered) -> tuple[int, dict[str, float]] | None:
 
 def slide_rows(run: Gathered) -> list[Row]:
     """The slide metrics in words."""
-    return _rows(run.slide_metrics(), METRICS)
+    return measure_rows(run.slide_metrics(), METRICS, run.metrics.get("at"))
 
 
 def cell_rows(run: Gathered) -> list[Row]:
     """The cell metrics that hold for the whole order of the cells, in words."""
-    return _rows({name: metric for name, metric in run.cell_metrics().items() if name in CELL_METRICS}, CELL_METRICS)
+    return measure_rows({name: each for name, each in run.cell_metrics().items() if name in CELL_METRICS}, CELL_METRICS)
 
 
 def depth_rows(run: Gathered) -> list[tuple[int, list[str]]]:
@@ -139,6 +153,25 @@ def depth_rows(run: Gathered) -> list[tuple[int, list[str]]]:
             parts = [metrics.get(f"{kind}_at_{k}", {}) for kind in ("recall", "precision", "enrichment")]
             writers = (percent, percent, partial(number, digits=1))
             rows.append((k, [_with_interval(part, write) for part, write in zip(parts, writers, strict=True)]))
+    return rows
+
+
+def measure_rows(metrics: dict[str, Any], words: dict[str, tuple[str, str]], at: dict[str, float] | None = None) -> list[Row]:
+    """Measures in words, in their order; those without words come last, by their names.
+
+    Args:
+        metrics: Name → {value, low, high}.
+        words: Name → title and meaning.
+        at: The specificity and sensitivity at which the other of the two is told.
+    """
+    order = [name for name in words if name in metrics] + [name for name in metrics if name not in words]
+    levels = {name: number((at or {}).get(name)) for name in ("specificity", "sensitivity")}
+    rows = []
+    for name in order:
+        metric = metrics[name] if isinstance(metrics[name], dict) else {"value": metrics[name]}
+        title, meaning = words.get(name, (name.replace("_", " "), ""))
+        spread = interval(metric, number).removeprefix("interval ") or "–"
+        rows.append(Row(title.format(**levels), number(metric.get("value")), spread, meaning))
     return rows
 
 
@@ -190,14 +223,3 @@ def _with_interval(metric: dict[str, Any], write: Callable[[object], str]) -> st
 
 def _sentence(words: str) -> str:
     return words[:1].upper() + words[1:] + ("" if words.endswith(".") else ".")
-
-
-def _rows(metrics: dict[str, Any], words: dict[str, tuple[str, str]]) -> list[Row]:
-    order = [name for name in words if name in metrics] + [name for name in metrics if name not in words]
-    rows = []
-    for name in order:
-        metric = metrics[name] if isinstance(metrics[name], dict) else {"value": metrics[name]}
-        title, meaning = words.get(name, (name.replace("_", " "), ""))
-        spread = interval(metric, number).removeprefix("interval ") or "–"
-        rows.append(Row(title, number(metric.get("value")), spread, meaning))
-    return rows

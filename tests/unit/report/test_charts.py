@@ -11,6 +11,8 @@ ROC = {"false_positive_rate": [0, 0, 1], "sensitivity": [0, 0.5, 1],
 DRAWN = {
     "roc": lambda: charts.roc(ROC, (0.0, 0.5)),
     "pr": lambda: charts.precision_recall({"recall": [0, 0.5, 1, 1], "precision": [1, 1, 0.6, 0.2], "prevalence": 0.2}),
+    "calibration": lambda: charts.calibration({"probability": [0.1, 0.6, None], "share": [0, 0.5, None], "low": [0, 0.2, None],
+                                               "high": [0.3, 0.8, None]}),
     "recall": lambda: charts.recall_at({"k": [1, 2, 3], "value": [0.2, 0.9, 1.0], "low": [0, 0, 0], "high": [1, 1, 1]}, 0.01),
     "dots": lambda: charts.scores([0.1, 0.1, 0.2], [0.9], 0.5),
     "bars": lambda: charts.scores([0.1] * 400, [0.9] * 300, 0.5),
@@ -29,7 +31,7 @@ def test_a_chart_follows_the_page(draw):
     assert svg == str(draw())
 
 
-@pytest.mark.parametrize("name", ["roc", "pr", "recall"])
+@pytest.mark.parametrize("name", ["roc", "pr", "recall", "calibration"])
 def test_the_ids_of_a_chart_carry_its_name_so_that_no_two_share_one(name):
     ids = re.findall(r' id="([^"]+)"', str(DRAWN[name]()))
     assert ids

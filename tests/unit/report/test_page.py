@@ -9,7 +9,7 @@ from milscope.report._page import _operating, _splits, render
 
 def test_every_section_is_there(tmp_path: Path):
     page = render(gather(fake_run(tmp_path / "run")), ReportConfig(), lambda _: None)
-    for part in ("result", "slides", "who", "encoder", "model", "made"):
+    for part in ("result", "slides", "read", "who", "encoder", "model", "made"):
         assert f'<section id="{part}"' in page
     assert "collapse" in page
     assert "share of patients" not in page.split('id="made"')[0]

@@ -9,7 +9,7 @@ from tests.fake_run import fake_run
 from milscope.configs import ReportConfig
 from milscope.report._gather import gather
 from milscope.report._page import render
-from milscope.report._read import LISTED, failures, kept_pictures
+from milscope.report._read import LISTED, failures, findings, kept_pictures
 
 
 def test_every_slide_is_shown_as_it_was_cut_the_fewest_cells_first(tmp_path: Path):
@@ -52,3 +52,14 @@ def test_a_run_of_crops_has_no_pictures_but_says_that_all_could_be_read(tmp_path
     page = render(run._replace(failures=pd.DataFrame()), ReportConfig(), lambda _: None)
     assert "Every slide and cell could be read." in page
     assert "Each slide as it was cut" not in page
+
+
+def test_the_audit_is_told_the_gravest_first_and_warned_of_at_the_top(tmp_path: Path):
+    run = gather(fake_run(tmp_path / "run"))
+    assert [told.sign for told in findings(run)] == ["to look at", "fine"]
+    page = render(run, ReportConfig(), lambda _: None)
+    assert "0 things to mend and 1 thing to look at" in page.split('id="read"')[0]
+    assert "The scanner tells `abnormal` with an AUC of 0.91" in page.split('id="read"')[1]
+    without = gather(fake_run(tmp_path / "without", leave_out=("check",)))
+    assert findings(without) == []
+    assert "audit" not in render(without, ReportConfig(), lambda _: None)

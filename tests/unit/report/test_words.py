@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 from tests.fake_run import fake_run
 
+from milscope.metrics import SLIDE_METRICS
 from milscope.report import _words as words
 from milscope.report._gather import gather
 
@@ -67,6 +68,18 @@ def test_unknown_measures_are_shown_too(tmp_path: Path):
     run.metrics["slides"]["abnormal"]["new_measure"] = {"value": 0.5, "low": None, "high": None}
     row = words.slide_rows(run)[-1]
     assert row[:3] == ("new measure", "0.50", "–")
+
+
+def test_every_measure_of_slides_has_words_and_the_levels_are_told(tmp_path: Path):
+    assert [*SLIDE_METRICS, "calibration_error_if_true"] == sorted(
+        words.METRICS, key=[*SLIDE_METRICS, "calibration_error_if_true"].index)
+    run = gather(fake_run(tmp_path / "run"))
+    run.metrics["at"] = {"specificity": 0.9, "sensitivity": 0.95}
+    run.metrics["slides"]["abnormal"] |= {name: {"value": 0.5, "low": 0.4, "high": 0.6} for name in words.METRICS}
+    rows = words.slide_rows(run)
+    assert all(row.meaning for row in rows)
+    assert not any(mark in row.name for row in rows for mark in "{}_")
+    assert {"sensitivity at specificity 0.90", "specificity at sensitivity 0.95"} <= {row.name for row in rows}
 
 
 def test_few_patients_are_counted_by_patient():
