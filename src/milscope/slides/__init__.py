@@ -8,7 +8,6 @@ from milscope.slides._crops import folder_cells, list_crops
 from milscope.slides._geojson import holds_geojson, list_geojson, read_geojson
 from milscope.slides._images import Cell, DamagedError, Skip, decode_pixels, encode_pixels
 from milscope.slides._marks import mark_cells
-from milscope.slides._nuclei import STAINS, find_nuclei
 from milscope.slides._places import PLACE_NAMES, cut_cells, read_places
 from milscope.slides._reader import GivenUpError, SlideReader
 from milscope.slides._table import (
@@ -27,10 +26,12 @@ from milscope.slides._table import (
 from milscope.slides._tiling import Grid, choose_tiles, foreground, grid_cells, overview, shrink
 
 if TYPE_CHECKING:
+    from milscope.slides._nuclei import STAINS, find_nuclei
     from milscope.slides._pyramid import write_pyramid
     from milscope.slides._synthetic import SmearPlan, plan_smear, render_smear
 
-import_on_use(__name__, {  # only the renderer needs these
+import_on_use(__name__, {  # for few runs, and slow to import
+    **dict.fromkeys(("STAINS", "find_nuclei"), "milscope.slides._nuclei"),
     "write_pyramid": "milscope.slides._pyramid",
     **dict.fromkeys(("SmearPlan", "plan_smear", "render_smear"), "milscope.slides._synthetic"),
 })

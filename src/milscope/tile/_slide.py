@@ -18,7 +18,6 @@ from milscope.slides import (
     choose_tiles,
     cut_cells,
     encode_pixels,
-    find_nuclei,
     folder_cells,
     foreground,
     grid_cells,
@@ -90,6 +89,8 @@ def _cut(job: Job, reader: SlideReader, own: float | None, config: TileConfig) -
     if places is None:
         if own is None:
             raise DamagedError(_NO_SCALE.format("nuclei are found by their size in microns"))
+        from milscope.slides import find_nuclei  # filters that tiles do not need
+
         places = find_nuclei(reader, job.slide, diameter=config.nucleus, mpp=own, stain=config.stain, least=config.contrast)
     if not len(places):
         raise DamagedError("no cells in the cell table")
