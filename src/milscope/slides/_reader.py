@@ -27,7 +27,7 @@ MOST = 2**40
 UNREADABLE = 10_000
 """After so many reads that failed a slide is given up: each may cost the opening of the file."""
 GAP = 3.0
-"""What is shrunk more than twice as much is first averaged in blocks, so that the filter still shrinks by this: many times quicker."""
+"""What is shrunk twice as much or more is averaged in blocks first, so that the filter has this much left to do: quicker."""
 SHIFT = 0.1
 """Pixels of a level by which a region may be shifted so that it need not be resampled."""
 LOST = 128

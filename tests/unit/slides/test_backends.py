@@ -151,7 +151,7 @@ def test_what_can_be_read_is_salvaged_and_the_rest_is_grey(tmp_path):
         assert (found.pixels[~lost] == whole[~lost]).all()
         small = reader.thumbnail(64)
         assert (small[17:31, 17:31] == 128).all()
-        clean = np.asarray(Image.fromarray(whole).resize((64, 64), Image.Resampling.BICUBIC))
+        clean = np.asarray(Image.fromarray(whole).resize((64, 64), Image.Resampling.BICUBIC, reducing_gap=3.0))
         assert np.abs(small[40:].astype(int) - clean[40:]).max() <= 1
 
 
