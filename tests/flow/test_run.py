@@ -16,7 +16,10 @@ import pandas as pd
 import pytest
 from safetensors.torch import load_file
 
+from milscope.cli import main
 from milscope.store import read_manifest
+
+pytestmark = pytest.mark.xdist_group("run")  # one worker makes the finished run, once
 
 SMALL = """
 [split]
@@ -25,6 +28,7 @@ test = 0.25
 [tile]
 size = 96
 workers = 1
+limit = 0
 [pretrain]
 size = 32
 epochs = 2
@@ -257,15 +261,23 @@ def edit(place: Path, change: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
     bad(unknown_key, "Did you mean `epochs`?"), bad(read_only_out, "can be written"),
 ])
 def test_bad_input_is_one_line_and_exit_status_2(change: Callable[[Path], list[str] | None], line: str,
-                                                 rendered_crops: Path, tmp_path: Path) -> None:
+                                                 rendered_crops: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    """In this process, as importing everything takes seconds; the first in one of its own."""
     place = tmp_path / "input"
     shutil.copytree(rendered_crops, place)
     more = change(place) or []
-    arguments = ["--cells", str(place / "cells"), "--set", "tile.workers=1", *more]
-    done = subprocess.run([sys.executable, "-m", "milscope", "run", str(place / "slides.csv"), "--out", str(tmp_path / "run"),
-                           *arguments], capture_output=True, text=True, check=False, timeout=60)
-    assert done.returncode == 2, done.stdout + done.stderr
-    errors = [text for text in done.stderr.splitlines() if "warning" not in text]
+    arguments = ["run", str(place / "slides.csv"), "--out", str(tmp_path / "run"), "--cells", str(place / "cells"),
+                 "--set", "tile.workers=1", "--set", "tile.limit=0", *more]
+    if change is missing_file:
+        done = milscope(*arguments)
+        status, told = done.returncode, done.stderr
+    else:
+        monkeypatch.setattr(sys, "argv", ["milscope", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        status, told = ended.value.code, capsys.readouterr().err
+    assert status == 2, told
+    errors = [text for text in told.splitlines() if "warning" not in text]
     assert len(errors) == 1
     assert errors[0].startswith("error: ")
     assert line in errors[0]
