@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import time
+from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -89,6 +90,19 @@ def write_between_marks(path: Path, text: str, mark: str = "pretrain") -> None:
     page = path.read_text()
     head, rest = page.split(begin)
     path.write_text(f"{head}{begin}\n{text}\n{end}{rest.split(end)[1]}")
+
+
+def publish(options: Namespace, mark: str, found: tuple[str, Mapping[str, object], Mapping[str, float]], how: str) -> None:
+    """Prints tables, and writes them where `--docs` and `--json` say; `how` says what was measured how."""
+    text, figures, ratios = found
+    cpu = machine(torch.device("cpu"))
+    head = f"{cpu}; " + ", ".join(f"{name} {number}" for name, number in versions().items())
+    text = f"{head}. Medians of {options.rounds} rounds, sides in turn, {how}.\n\n{text}"
+    print(text)
+    if options.docs:
+        write_between_marks(options.docs, text, mark)
+    if options.json:
+        write_json(options.json, cpu, figures, ratios)
 
 
 def write_json(path: Path, machine: str, figures: Mapping[str, object], ratios: Mapping[str, float]) -> None:

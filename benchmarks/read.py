@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import torch
 from _cells import render
-from _timing import in_turn, machine, ratio, seconds, table, versions, write_between_marks, write_json
+from _timing import in_turn, publish, ratio, seconds, table
 from PIL import Image
 
 import milscope as ms
@@ -41,14 +41,7 @@ def main() -> None:
         options.cells, options.rounds = 2_000, 2
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as home:
-        text, figures, ratios = measure(Path(home), options)
-    head = f"{machine(CPU)}; " + ", ".join(f"{name} {number}" for name, number in versions().items())
-    text = f"{head}. Medians of {options.rounds} rounds, sides in turn, one thread.\n\n{text}"
-    print(text)
-    if options.docs:
-        write_between_marks(options.docs, text, "read")
-    if options.json:
-        write_json(options.json, machine(CPU), figures, ratios)
+        publish(options, "read", measure(Path(home), options), "one thread")
 
 
 def measure(home: Path, options: argparse.Namespace) -> tuple[str, dict, dict]:

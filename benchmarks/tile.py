@@ -27,8 +27,7 @@ import numpy as np
 import openslide
 import pandas as pd
 import psutil
-import torch
-from _timing import in_turn, machine, ratio, table, versions, write_between_marks, write_json
+from _timing import in_turn, publish, ratio, table
 from PIL import Image
 
 import milscope as ms
@@ -54,14 +53,7 @@ def main() -> None:
     if options.quick:
         options.rounds, options.slides, options.repeat = 2, 2, 2
     with tempfile.TemporaryDirectory() as home:
-        text, figures, ratios = measure(Path(home), options)
-    head = f"{machine(torch.device('cpu'))}; " + ", ".join(f"{name} {number}" for name, number in versions().items())
-    text = f"{head}. Medians of {options.rounds} rounds, sides in turn, {options.processes} processes each.\n\n{text}"
-    print(text)
-    if options.docs:
-        write_between_marks(options.docs, text, "tile")
-    if options.json:
-        write_json(options.json, machine(torch.device("cpu")), figures, ratios)
+        publish(options, "tile", measure(Path(home), options), f"{options.processes} processes each")
 
 
 def measure(home: Path, options: argparse.Namespace) -> tuple[str, dict, dict]:

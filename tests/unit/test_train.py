@@ -34,7 +34,7 @@ FILES = ("model.json", "model.safetensors", "card.md", "log.csv", "candidates.cs
 @pytest.mark.parametrize("name", AGGREGATORS)
 def test_every_aggregator_learns_slides_whose_witnesses_stand_out(simulate, tmp_path, name):
     data = simulate(slides=48)
-    narrow = {key: value for key, value in {"hidden": 32, "attention": 16, "heads": 2, "layers": 1}.items()
+    narrow = {key: value for key, value in {"hidden": 32, "attention": 16, "heads": 2, "layers": 1, "landmarks": 16}.items()
               if key in inspect.signature(AGGREGATORS[name].__init__).parameters}
     config = TrainConfig(aggregators=(name,), options={name: narrow}, batch=4, learning_rate=1e-2,
                          epochs=40 if name == "max" else 20)  # of a slide it learns from one cell only

@@ -25,7 +25,7 @@ from milscope.check._words import SIGNS, as_markdown, as_text
 from milscope.configs import CheckConfig
 from milscope.metrics import Bootstrap
 from milscope.slides import tasks
-from milscope.store import CellStore, Stage, fingerprint, fingerprint_files, write_text
+from milscope.store import CellStore, Stage, fingerprint, fingerprint_files, json_values, write_text
 from milscope.types import refuse
 
 CHECKS = ("slide table", "patients", "splits", "classes", "files", "cells", "duplicate slides", "duplicate cells", "shortcuts")
@@ -90,7 +90,7 @@ def check(slides: Path | str | pd.DataFrame, out: Path | str | None = None, *, c
         if not stage.done:
             audit, duplicates = look()
             duplicates.to_csv(stage.work / "duplicates.csv", index=False)
-            write_text(stage.work / "audit.json", json.dumps(_strict(audit), indent=1, allow_nan=False))
+            write_text(stage.work / "audit.json", json.dumps(json_values(audit), indent=1, allow_nan=False))
             write_text(stage.work / "audit.md", as_markdown(audit))
             stage.summary.update({name: audit[name] for name in ("slides", "patients", "cells", "mend", "warnings")})
     return _checked(Path(out), json.loads((Path(out) / "audit.json").read_text()))
@@ -230,12 +230,3 @@ def _of_attributes(task: str, told: Sequence[Told]) -> Iterator[Finding]:
 
 def _checked(directory: Path | None, audit: Mapping[str, Any]) -> Checked:
     return Checked(directory, audit["slides"], audit["cells"], audit["mend"], tuple(audit["warnings"]), as_text(audit))
-
-
-def _strict(value: Any) -> Any:  # noqa: ANN401
-    """The same values with None for what is no number, as JSON has it."""
-    if isinstance(value, Mapping):
-        return {key: _strict(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_strict(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -15,7 +15,7 @@ from milscope.evaluate._slides import patient_figures, patients_of, plain, revie
 from milscope.evaluate._tasks import Task, read_tasks, task_curves, task_figures, task_warnings
 from milscope.evaluate._words import slide_warnings
 from milscope.metrics import slide_metrics
-from milscope.store import Manifest, Stage, fingerprint, fingerprint_files, read_manifest, write_text
+from milscope.store import Manifest, Stage, fingerprint, fingerprint_files, json_values, read_manifest, write_text
 from milscope.truth import Truth, read_truth
 from milscope.types import refuse
 
@@ -110,11 +110,11 @@ def _measure(given: _Given, about: About, work: Path) -> dict[str, Any]:
         document["cells"], curves_of_cells = cell_figures(test, cells, about)
         curves |= curves_of_cells
     document["warnings"] = warnings
-    document = _strict(document)
+    document = json_values(document)
     drawn = {task.name: task_curves(task, about) for task in given.tasks}
     drawn[about.task] = drawn.get(about.task, {}) | curves
     write_text(work / "metrics.json", json.dumps(document, indent=1, allow_nan=False))
-    write_text(work / "curves.json", json.dumps(_strict(drawn), allow_nan=False))
+    write_text(work / "curves.json", json.dumps(json_values(drawn), allow_nan=False))
     test.astype({"label": int, "called": int}).to_csv(work / "test_slides.csv", index=False)
     return document
 
@@ -168,12 +168,3 @@ def _checked(config: EvaluateConfig) -> EvaluateConfig:
             default = getattr(EvaluateConfig(), name)
             raise refuse(name, "above 0 and at most 1", getattr(config, name), f"The default is {default}.")
     return config
-
-
-def _strict(value: Any) -> Any:  # noqa: ANN401
-    """The value as strict JSON has it: None for NaN and infinity."""
-    if isinstance(value, dict):
-        return {key: _strict(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_strict(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

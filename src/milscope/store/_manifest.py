@@ -4,6 +4,7 @@ import errno
 import fcntl
 import hashlib
 import json
+import math
 import os
 import shutil
 import socket
@@ -214,6 +215,15 @@ def write_text(path: Path, text: str, *, contested: bool = False) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
+
+
+def json_values(value: Any) -> Any:  # noqa: ANN401 - whatever JSON holds
+    """The same values with None for NaN and infinity, which strict JSON does not have."""
+    if isinstance(value, Mapping):
+        return {key: json_values(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [json_values(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def temporary_name(path: Path) -> Path:
