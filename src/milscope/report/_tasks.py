@@ -51,7 +51,7 @@ def measured(run: Gathered) -> Iterator[Measured]:
     if patients:
         yield Measured("Patients: measures over test patients, each by its most suspicious slide",
                        measure_rows(patients, METRICS, run.metrics.get("at")))
-    if review:
+    if _left(review):
         yield Measured("Slides: what the review band leaves to a person", measure_rows(review, REVIEW_METRICS))
     for task, entry in _tasks(run):
         yield from _of_task(task, entry, run)
@@ -69,8 +69,13 @@ def _of_task(task: str, entry: Mapping[str, Any], run: Gathered) -> Iterator[Mea
     if entry.get("patients_figures") and not told:
         yield Measured(f"{task}: measures over test patients, each by its highest slide",
                        measure_rows(entry["patients_figures"], words, at))
-    if entry.get("review") and not main:
+    if _left(entry.get("review")) and not main:
         yield Measured(f"{task}: what the review band leaves to a person", measure_rows(entry["review"], REVIEW_METRICS))
+
+
+def _left(review: Mapping[str, Any] | None) -> bool:
+    """Whether anything was left to a person: without a review band there is nothing to tell of it."""
+    return bool(review) and bool(review.get("reviewed", {}).get("value"))
 
 
 def confused(run: Gathered) -> Iterator[Confused]:

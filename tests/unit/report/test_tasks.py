@@ -70,3 +70,11 @@ def test_a_run_without_tasks_tells_nothing_more(tmp_path: Path):
     gathered = gather(fake_run(tmp_path / "run"))
     assert list(tasks.measured(gathered)) == list(tasks.confused(gathered)) == []
     assert "Believing" not in render(gathered, ReportConfig(), lambda _: None)
+
+
+def test_a_review_band_that_left_nothing_to_a_person_is_not_told(tmp_path: Path):
+    run = gather(fake_run(tmp_path / "run"))
+    band = figures(REVIEW_METRICS, 0.5)
+    for left, tables in ((0.0, 0), (0.2, 1)):
+        told = run._replace(metrics={"review": {run.task: band | {"reviewed": {"value": left, "low": left, "high": left}}}})
+        assert sum("review band" in table.caption for table in tasks.measured(told)) == tables
