@@ -2,9 +2,9 @@
 
     python benchmarks/scale.py [--slides 10,100,1000] [--executors processes,ray] [--docs docs/cluster.md] [--json FILE]
 
-Every measurement is a process of its own, and each round has all of them. Two figures tell of growth: what an additional
-slide costs from the second number to the third, over what it costs from the first to the second (1: cost is linear); and
-the main process's peak memory at the most slides over that at the fewest.
+Every measurement is a process of its own, and each round has all of them. Told are the seconds of each stage, what a further
+slide costs from the second number to the third (the same for other numbers: cost is linear), and the main process's peak
+memory at the fewest and at the most slides.
 """
 
 import argparse
@@ -111,10 +111,9 @@ def one(place: Path, stage: str, executor: str, count: int) -> Taken:
 
 
 def growth(taken: dict[int, Taken]) -> tuple[float, float]:
-    """Of the cost of an additional slide, and of memory."""
+    """What a further slide costs from the second number to the third, seconds; and the growth of memory over all."""
     few, some, many = taken
-    slope = (taken[many].seconds - taken[some].seconds) / (many - some)
-    return slope / ((taken[some].seconds - taken[few].seconds) / (some - few)), taken[many].peak / taken[few].peak
+    return (taken[many].seconds - taken[some].seconds) / (many - some), taken[many].peak / taken[few].peak
 
 
 def main() -> None:
@@ -153,11 +152,12 @@ def tell(sides: Sequence[tuple[str, str]], counts: Sequence[int], middle: dict[t
     for stage, executor in sides:
         own = {count: middle[stage, executor, count] for count in counts}
         cost, memory = growth(own)
-        ratios |= {f"{stage}_{executor}_growth": cost, f"{stage}_{executor}_memory_growth": memory}
+        ratios |= {f"{stage}_{executor}_memory_growth": memory}
         figures |= {f"{stage}_{executor}_{count}": taken._asdict() for count, taken in own.items()}
-        rows.append([stage, executor, *(f"{taken.seconds:.2f} s" for taken in own.values()), f"{cost:.2f}",
+        figures |= {f"{stage}_{executor}_further_slide": cost}
+        rows.append([stage, executor, *(f"{taken.seconds:.2f} s" for taken in own.values()), f"{1000 * cost:.1f} ms",
                      *(f"{own[count].peak / 1e6:.0f} MB" for count in (counts[0], counts[-1]))])
-    head = ["stage", "executor", *(f"{count:,} slides" for count in counts), "growth",
+    head = ["stage", "executor", *(f"{count:,} slides" for count in counts), f"a further slide, {counts[1]:,} to {counts[2]:,}",
             *(f"memory, {count:,} slides" for count in (counts[0], counts[-1]))]
     said = f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}"
     if any(executor == "ray" for _, executor in sides):
