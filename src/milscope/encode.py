@@ -2,10 +2,7 @@
 
 import dataclasses
 import math
-import os
 import re
-import shutil
-import socket
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
@@ -160,13 +157,8 @@ def _placed(network: Encoder, config: EncodeConfig) -> Encoder:
 
 
 def _encode_slide(slide: str, work: _Work, store: CellStore, network: Encoder, advance: Callable[[int], None]) -> str:
-    """Writes the features of a slide; gives the reason if its cells cannot be read, else "".
-
-    The file is written in a folder of this process's own and moved: a process that is thought dead may still be writing.
-    """
+    """Writes the features of a slide; gives the reason if its cells cannot be read, else ""."""
     precision = choose_precision(work.config.precision, next(network.parameters()).device)
-    own = work.folder.parent / f".{socket.gethostname()}-{os.getpid()}" / work.folder.name
-    own.mkdir(parents=True, exist_ok=True)
     try:
         if len(store.table(slide)) != store.count(slide):
             raise DamagedError(f"{len(store.table(slide))} cells where there were {store.count(slide)}")
@@ -176,14 +168,13 @@ def _encode_slide(slide: str, work: _Work, store: CellStore, network: Encoder, a
             advance(len(pixels))
     except (DamagedError, FileNotFoundError, pa.ArrowInvalid) as error:
         return " ".join(str(error).split())
-    write_features(own / f"{slide}.h5", np.concatenate(parts), store.table(slide), encoder=network.name,
+    write_features(work.folder / f"{slide}.h5", np.concatenate(parts), store.table(slide), encoder=network.name,
                    frame=store.frame(slide))
-    (own / f"{slide}.h5").replace(work.folder / f"{slide}.h5")
     return ""
 
 
 def _finish(work: _Work, store: CellStore, failures: Mapping[str, str]) -> list[str]:
-    """Lists the failures and tidies up; gives the slides that have features."""
+    """Lists the failures; gives the slides that have features."""
     good = [slide for slide in store.slides if slide not in failures]
     if not good:
         (slide, reason), *_ = failures.items()
@@ -191,8 +182,6 @@ def _finish(work: _Work, store: CellStore, failures: Mapping[str, str]) -> list[
                      f"{slide}: {reason}", "Tile the slides again.")
     table = pd.DataFrame([(slide, "", reason) for slide, reason in failures.items()], columns=["slide", "cell", "reason"])
     write_text(work.folder.parent / "failures.csv", table.to_csv(index=False))
-    for leftover in work.folder.parent.glob(".*-*"):
-        shutil.rmtree(leftover, ignore_errors=True)
     return good
 
 

@@ -78,7 +78,7 @@ def run(slides: Path | str | pd.DataFrame, out: Path | str, *, cells: Path | str
     _check_ahead(read_slides(slides), configs, truth)
     table = _divided(read_slides(slides), configs)
     if not configs["check"].task:
-        configs["check"] = replace(configs["check"], task=",".join(strata(parse_tasks(configs["train"].task, table))))
+        configs["check"] = replace(configs["check"], task=_asked(table, configs))
     _write_head(out, table, recipe, configs)
 
     def stage(name: str, function: Callable[..., Any], *inputs: object, **named: object) -> Path:
@@ -160,7 +160,12 @@ def _encoder(model: Path, given: Path | str | None, record: Mapping[str, Any]) -
 
 def _divided(table: pd.DataFrame, configs: Mapping[str, Any]) -> pd.DataFrame:
     """The slide table with its split, stratified by what is to be learned."""
-    return split(table, configs["split"], task=",".join(strata(parse_tasks(configs["train"].task, table))))
+    return split(table, configs["split"], task=_asked(table, configs))
+
+
+def _asked(table: pd.DataFrame, configs: Mapping[str, Any]) -> str:
+    """The columns of classes or events that are to be learned, with commas."""
+    return ",".join(strata(parse_tasks(configs["train"].task, table)))
 
 
 def _check_ahead(table: pd.DataFrame, configs: Mapping[str, Any], truth: Path | str | None) -> None:

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Int
 from milscope.check._cells import Cells
 from milscope.check._finding import Finding, count, some, verb
 from milscope.check._pictures import alike
+from milscope.slides import tasks
 
 MOST_SLIDES = 50
 """Groups of more slides are not told pair by pair."""
@@ -139,8 +140,6 @@ def _large(rows: pd.DataFrame) -> list[int]:
 
 def _contradictions(found: pd.DataFrame, table: pd.DataFrame) -> dict[str, int]:
     """Task → pictures that are on slides of both classes."""
-    from milscope.slides import tasks
-
     labels = table.set_index("slide")
     classes = {task: found["slide"].map(labels[task]).groupby(found["group"]).nunique() for task in tasks(table)}
     counts = {task: int((each > 1).sum()) for task, each in classes.items()}

@@ -16,6 +16,7 @@ from PIL import Image
 
 from milscope.pool import Lost, over_slides
 from milscope.progress import progress
+from milscope.slides import open_slide
 
 PLAIN_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
 PLAUSIBLE = (0.01, 20.0)
@@ -93,8 +94,9 @@ def _read_header(job: tuple[str, str]) -> Header:
                 return Header(problem="not a file")
             if status.st_size == 0:
                 return Header(problem="the file is empty")
-            whole = path.suffix.lower() not in PLAIN_SUFFIXES and openslide.OpenSlide.detect_format(path)
-            return _of_slide(path) if whole else _of_image(path)
+            if path.suffix.lower() not in PLAIN_SUFFIXES and openslide.OpenSlide.detect_format(path):
+                return _of_slide(path)
+            return _of_tiff(path) if path.suffix.lower() in (".tif", ".tiff") else _of_image(path)
         except OSError as error:
             reason = "not an image" if isinstance(error, Image.UnidentifiedImageError) else error.strerror or str(error)
         except _DAMAGE as error:
@@ -114,6 +116,17 @@ def _of_slide(path: Path) -> Header:
         mpp=_scale(said.get("openslide.mpp-x", "")), width=float(width), height=float(height),
         quality=float(compression[1]) if compression else math.nan,
         day=next((day for name in _DATES if not math.isnan(day := _day(said.get(name, "")))), math.nan))
+
+
+def _of_tiff(path: Path) -> Header:
+    """Size and scale as `tile` finds them, also where Pillow does not know the pixels; the rest from the tags."""
+    with open_slide(path) as reader:
+        (width, height), mpp = reader.size, reader.mpp
+    try:
+        told = _of_image(path)
+    except (OSError, *_DAMAGE):
+        told = Header(format="tiff")
+    return told._replace(width=float(width), height=float(height), mpp=mpp or math.nan)
 
 
 def _of_image(path: Path) -> Header:

@@ -11,7 +11,18 @@ from typing import NamedTuple
 import pandas as pd
 
 from milscope.check._finding import Finding, count, some, verb
-from milscope.slides import ALIASES, MISSING, match_column, other_columns, read_slides, read_text_table, tasks, where
+from milscope.slides import (
+    ALIASES,
+    MISSING,
+    is_file_name,
+    match_column,
+    other_columns,
+    read_scale,
+    read_slides,
+    read_text_table,
+    tasks,
+    where,
+)
 from milscope.types import SPLITS
 
 TABLE, SPLIT = "slide table", "splits"
@@ -62,7 +73,7 @@ def load_table(source: Path | str | pd.DataFrame) -> Loaded:
 
 def _usable(text: pd.DataFrame, column: str, findings: list[Finding]) -> pd.DataFrame:
     """The rows whose slide has a name of its own that can be a file's."""
-    odd = ~text[column].map(_is_name).astype(bool)
+    odd = ~text[column].map(is_file_name).astype(bool)
     if odd.any():
         lines = [f"{name[:40]!r} ({where(row)})" for row, (name, bad) in enumerate(zip(text[column], odd, strict=True)) if bad]
         findings.append(Finding("mend", TABLE, f"{count(int(odd.sum()), 'slide')} with no name, or one that no file can have: "
@@ -80,17 +91,12 @@ def _usable(text: pd.DataFrame, column: str, findings: list[Finding]) -> pd.Data
 def _names(raw: pd.Series, column: str) -> pd.Series:
     """The slides' names as `read_slides` has them: of some columns it cuts a suffix off."""
     stems = raw.map(lambda name: Path(name).stem)
-    doubtful = stems.duplicated(keep=False) & ~raw.duplicated(keep=False) & raw.map(_is_name)
+    doubtful = stems.duplicated(keep=False) & ~raw.duplicated(keep=False) & raw.map(is_file_name)
     return raw.where(~doubtful, [_read_name(name, column) if bad else name for name, bad in zip(raw, doubtful, strict=True)])
 
 
 def _read_name(name: str, column: str) -> str:
     return str(read_slides(pd.DataFrame({column: [name]}))["slide"].iloc[0])
-
-
-def _is_name(name: str) -> bool:
-    odd = not name or name.startswith(".") or any(mark in "/\\" or not mark.isprintable() for mark in name)
-    return not odd and len(name.encode("utf-8", "surrogatepass")) <= 200
 
 
 def _blanked(values: pd.Series, slides: pd.Series, good: Callable[[str], bool], rule: str,
@@ -107,10 +113,9 @@ def _blanked(values: pd.Series, slides: pd.Series, good: Callable[[str], bool], 
 
 def _is_scale(value: str) -> bool:
     try:
-        scale = float(value.replace(",", "."))
+        return bool(read_scale(value))
     except ValueError:
         return False
-    return 0 < scale < math.inf
 
 
 @lru_cache
@@ -195,11 +200,6 @@ def _slips(text: pd.DataFrame, table: pd.DataFrame, findings: list[Finding]) -> 
                                     "as text.", lines))
             text.loc[odd.to_numpy(), column] = ""
     return text
-
-
-@lru_cache
-def _is_answer(value: str) -> bool:
-    return tasks(read_slides(pd.DataFrame({"slide": ["a"], "label": [value]}))) == ["label"]
 
 
 def _is_number(value: str) -> bool:

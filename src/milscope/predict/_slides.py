@@ -1,9 +1,7 @@
 """Every slide is scored, in this process or in others; the cells of all become one table."""
 
 import json
-import os
 import shutil
-import socket
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
@@ -18,6 +16,7 @@ from milscope.configs import PredictConfig
 from milscope.pool import Lost, over_slides
 from milscope.predict._scorer import Scored, Scorer, read
 from milscope.progress import progress
+from milscope.store import temporary_name
 from milscope.train import load_model
 from milscope.types import refuse
 
@@ -54,8 +53,7 @@ def score_slides(
             found[slide] = one if isinstance(one, str) else one.logits
             if isinstance(one, Scored):
                 writer.write_table(one.cells)
-    for leftover in (work.directory / "pieces", *work.directory.glob(".*-*")):
-        shutil.rmtree(leftover, ignore_errors=True)
+    shutil.rmtree(work.directory / "pieces", ignore_errors=True)
     logits = {slide: one for slide, one in found.items() if isinstance(one, Tensor)}
     odd = {slide: one for slide, one in found.items() if isinstance(one, str)}
     if not logits:
@@ -99,20 +97,16 @@ def _read_piece(path: Path) -> Scored:
 
 
 def _score_alone(job: tuple[str, float], *, work: Work) -> str:
-    """Writes what the model says of a slide; gives the reason if it says nothing, else "".
-
-    The file is written in a folder of this process's own and moved: a process that is thought dead may still be writing.
-    """
+    """Writes what the model says of a slide; gives the reason if it says nothing, else ""."""
     slide, mpp = job
     bags = read(work.features, slide)
     scored = bags if isinstance(bags, str) else _opened(work).slide(work.features, slide, bags, mpp)
     if isinstance(scored, str):
         return scored
-    own = work.directory / f".{socket.gethostname()}-{os.getpid()}"
-    own.mkdir(exist_ok=True)
+    piece = work.directory / "pieces" / f"{slide}.parquet"
     logits = json.dumps(scored.logits.tolist())
-    pq.write_table(scored.cells.replace_schema_metadata({LOGITS: logits}), own / f"{slide}.parquet")
-    (own / f"{slide}.parquet").replace(work.directory / "pieces" / f"{slide}.parquet")
+    pq.write_table(scored.cells.replace_schema_metadata({LOGITS: logits}), temporary_name(piece))
+    temporary_name(piece).replace(piece)
     return ""
 
 

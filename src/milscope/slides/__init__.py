@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from milscope.lazy import import_on_use
 from milscope.slides._backends import find_images, open_slide
 from milscope.slides._crops import folder_cells, list_crops
-from milscope.slides._geojson import holds_geojson, list_geojson, read_geojson
+from milscope.slides._geojson import list_geojson, read_geojson
 from milscope.slides._images import Cell, DamagedError, Skip, decode_pixels, encode_pixels
 from milscope.slides._marks import mark_cells
 from milscope.slides._places import PLACE_NAMES, cut_cells, read_places
@@ -13,10 +13,12 @@ from milscope.slides._reader import GivenUpError, SlideReader
 from milscope.slides._table import (
     ALIASES,
     MISSING,
+    is_file_name,
     labels,
     match_column,
     odd_label,
     other_columns,
+    read_scale,
     read_slides,
     read_text_table,
     tasks,
@@ -57,7 +59,7 @@ __all__ = [
     "folder_cells",
     "foreground",
     "grid_cells",
-    "holds_geojson",
+    "is_file_name",
     "labels",
     "list_crops",
     "list_geojson",
@@ -70,6 +72,7 @@ __all__ = [
     "plan_smear",
     "read_geojson",
     "read_places",
+    "read_scale",
     "read_slides",
     "read_text_table",
     "render_smear",

@@ -1,4 +1,4 @@
-"""Opening an image of a slide: OpenSlide for whole-slide formats, tifffile for other TIFF, Pillow for plain fields of view."""
+"""Opening an image of a slide: OpenSlide for scanners' formats, tifffile for TIFF, Pillow for plain fields of view."""
 
 import math
 import os
@@ -28,8 +28,8 @@ SERIES = b"\x20\x00\x0e\x00UI"
 def open_slide(path: Path) -> SlideReader:
     """The reader of an image, chosen by what is in the file.
 
-    OpenSlide if it knows the format; tifffile for a TIFF that OpenSlide does not know, or of which it would see only a
-    part (OME, ImageJ, several pages); else Pillow.
+    tifffile for any TIFF that no scanner's maker changed, and for Aperio's, of which OpenSlide says what the levels are;
+    OpenSlide for the formats of other scanners, DICOM, and compressions that tifffile does not know; else Pillow.
 
     Args:
         path: A file, or the folder of a DICOM slide.

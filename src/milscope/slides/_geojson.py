@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from milscope.slides._images import DamagedError, one_line
-from milscope.slides._table import ALIASES
+from milscope.slides._table import ALIASES, NAME_RULE, leads_out
 
 SUFFIX = ".geojson"
 CELLS = ("cell", "detection")
@@ -19,15 +19,6 @@ NAMES = ("cell", "cell_id", "id", "name")
 
 Found = tuple[str, str, str, float, float]
 """Slide, kind of object, name, x, y."""
-
-
-def holds_geojson(folder: Path) -> bool:
-    """Whether a folder is one of GeoJSON files, one a slide, rather than one of folders of crops.
-
-    Raises:
-        OSError: If it cannot be listed.
-    """
-    return bool(list_geojson(folder))
 
 
 def list_geojson(folder: Path) -> dict[str, Path]:
@@ -99,6 +90,9 @@ def _cells(feature: Any, slide: str) -> Iterator[Found]:  # noqa: ANN401 - whate
     centres = list(_centres(feature.get("nucleusGeometry") or feature.get("geometry")))
     own = [properties.get("cell"), properties.get("cell_id"), feature.get("id"), properties.get("id"), properties.get("name")]
     name = next((str(value) for value in own if isinstance(value, str | int) and str(value).strip()), "")
+    for each in (slide, name):
+        if each and leads_out(each):
+            raise _BadFeatureError(f"the name {each[:60]!r}, where names should be {NAME_RULE}")
     for x, y in centres:
         yield slide, str(properties.get("objecttype", "")).lower(), name if len(centres) == 1 else "", x, y
 

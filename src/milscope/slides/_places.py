@@ -10,13 +10,12 @@ import pandas as pd
 from milscope.slides._geojson import SUFFIX, list_geojson, read_geojson
 from milscope.slides._images import Cell, DamagedError, Skip, encode_pixels
 from milscope.slides._reader import GivenUpError, SlideReader
-from milscope.slides._table import ALIASES, match_column, read_text_table, where
+from milscope.slides._table import ALIASES, NAME_RULE, leads_out, match_column, read_text_table, where
 from milscope.types import refuse
 
 PLACE_NAMES = {"cell": ("cell", "cell_id", "id"), "x": ("x", "cx", "centroid_x", "x_centroid"),
                "y": ("y", "cy", "centroid_y", "y_centroid")}
 """Columns of tables about cells, and the names they may have."""
-LONGEST_NAME = 500
 
 
 def read_places(path: Path) -> pd.DataFrame:
@@ -34,23 +33,7 @@ def read_places(path: Path) -> pd.DataFrame:
     """
     path = Path(path)
     geojson = path.is_dir() or path.suffix.lower() in (SUFFIX, ".json")
-    places = _from_geojson(path) if geojson else _from_table(path)
-    for column in ("slide", "cell"):
-        for name in places[column].unique():
-            if leads_out(name):
-                raise refuse("cells", f"with names that lead nowhere: no `..`, no / in front, no control character, at most "
-                             f"{LONGEST_NAME} characters", f"the {column} {name[:60]!r}", "Rename it.")
-    return places
-
-
-def leads_out(name: str) -> bool:
-    r"""Whether a name, taken for a path, would lead out of the folder it is used in, or is no name at all.
-
-    >>> [leads_out(name) for name in ("s1/cell 7.png", "a..b", "../a", "s/../../a", "/etc/passwd", "a\\..\\b")]
-    [False, False, True, True, True, True]
-    """
-    parts = name.replace("\\", "/").split("/")
-    return ".." in parts or parts[0] == "" or len(name) > LONGEST_NAME or not name.isprintable()
+    return _from_geojson(path) if geojson else _from_table(path)
 
 
 def _from_geojson(path: Path) -> pd.DataFrame:
@@ -85,6 +68,9 @@ def _from_table(path: Path) -> pd.DataFrame:
     named = match_column(text, PLACE_NAMES["cell"])
     own = text[named] if named else pd.Series("", index=text.index)
     places["cell"] = own.where(own != "", default).astype(str)
+    for column in ("slide", "cell"):
+        for name in filter(leads_out, places[column].unique()):
+            raise refuse("cells", f"with names that are {NAME_RULE}", f"the {column} {name[:60]!r}", "Rename it.")
     return places[["slide", "cell", "x", "y"]]
 
 
@@ -108,6 +94,7 @@ def cut_cells(
     width, height = reader.size
     if min(width, height) < extent:
         raise DamagedError(f"the image of {width} x {height} pixels is smaller than one crop of {extent:g}")
+    whole = extent / size if extent / size in reader.downsamples else None
     seen: set[str] = set()
     for cell, x, y in zip(places["cell"], places["x"], places["y"], strict=True):
         if cell in seen:
@@ -117,7 +104,7 @@ def cut_cells(
         if not (0 <= x <= width and 0 <= y <= height):
             yield Skip(cell, f"its centre {_number(x)},{_number(y)} is outside the image of {width} x {height} pixels")
             continue
-        corner = (_corner(x, extent, size, width), _corner(y, extent, size, height))
+        corner = (_corner(x, extent, whole, width), _corner(y, extent, whole, height))
         try:
             pixels = reader.region(corner, (extent, extent), (size, size))
         except GivenUpError:
@@ -128,10 +115,11 @@ def cut_cells(
         yield Cell(cell, x, y, extent, extent, mpp, encode_pixels(pixels, quality))
 
 
-def _corner(centre: float, extent: float, size: int, side: int) -> float:
+def _corner(centre: float, extent: float, whole: float | None, side: int) -> float:
+    """Where a square begins; at a whole pixel (so many of level 0) of a stored level that is cut as it is."""
     corner = centre - extent / 2
-    if extent == size:
-        corner = math.floor(corner + 0.5)  # the image's own pixels, not resampled
+    if whole:
+        corner = math.floor(corner / whole + 0.5) * whole
     return min(max(0.0, corner), side - extent)
 
 

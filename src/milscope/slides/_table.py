@@ -14,6 +14,8 @@ from pandas.api.types import is_numeric_dtype
 from milscope.slides._backends import FIELD_SUFFIXES, SLIDE_SUFFIXES
 from milscope.types import SPLITS, refuse
 
+LONGEST_NAME = 500
+NAME_RULE = f"no paths that lead elsewhere: no `..`, no / in front, no control character, at most {LONGEST_NAME} characters"
 COLUMNS = ("slide", "file", "patient", "split", "mpp")
 ALIASES = {
     "slide": ("slide", "slide_id", "filename", "wsi"),
@@ -157,6 +159,34 @@ def match_column(frame: pd.DataFrame, names: tuple[str, ...]) -> str | None:
     return next((lower[name] for name in names if name in lower), None)
 
 
+def leads_out(name: str) -> bool:
+    r"""Whether a name, taken for a path, would lead out of the folder it is used in, or is no name at all.
+
+    >>> [leads_out(name) for name in ("s1/cell 7.png", "a..b", "../a", "s/../../a", "/etc/passwd", "a\\..\\b")]
+    [False, False, True, True, True, True]
+    """
+    parts = name.replace("\\", "/").split("/")
+    return ".." in parts or parts[0] == "" or len(name) > LONGEST_NAME or not name.isprintable()
+
+
+def is_file_name(name: str) -> bool:
+    r"""Whether a slide's name can be a file's: no /, \ or control character, no leading dot, at most 200 bytes."""
+    odd = not name or name.startswith(".") or any(mark in "/\\" or not mark.isprintable() for mark in name)
+    return not odd and len(name.encode("utf-8", "surrogatepass")) <= 200
+
+
+def read_scale(text: str) -> float:
+    """Microns per pixel as people write them, with a point or a comma.
+
+    Raises:
+        ValueError: If it is no number, or none that a scale can be.
+    """
+    scale = float(text.replace(",", "."))
+    if not 0 < scale < math.inf:
+        raise ValueError(text)
+    return scale
+
+
 def where(row: int) -> str:
     """A row as people count it in a file: the header is line 1."""
     return f"line {row + 2}"
@@ -216,8 +246,7 @@ def _check_names(slides: pd.Series) -> None:
     for row, name in enumerate(slides):
         if name == "":
             raise refuse("slide", "a name", f"nothing ({where(row)})", "Name every slide.")
-        odd = name.startswith(".") or any(mark in "/\\" or not mark.isprintable() for mark in name)
-        if odd or len(name.encode("utf-8", "surrogatepass")) > 200:
+        if not is_file_name(name):
             raise refuse("slide", "fit to name a file: no /, \\ or control character, no leading dot, at most 200 bytes",
                          f"{name[:60]!r} ({where(row)})", "Rename the slide.")
     twice = slides[slides.duplicated()]
@@ -244,12 +273,10 @@ def _scales(text: pd.Series) -> pd.Series:
     scales = []
     for row, value in enumerate(text):
         try:
-            scale = math.nan if value.lower() in MISSING else float(value.replace(",", "."))
+            scales.append(math.nan if value.lower() in MISSING else read_scale(value))
         except ValueError:
-            raise refuse("mpp", "microns per pixel", f"`{value}` ({where(row)})", "Give a number, or leave it empty.") from None
-        if scale <= 0 or math.isinf(scale):
-            raise refuse("mpp", "microns per pixel, above 0", f"{value} ({where(row)})", "Correct it or leave it empty.")
-        scales.append(scale)
+            raise refuse("mpp", "microns per pixel, above 0", f"`{value}` ({where(row)})",
+                         "Give a number, or leave it empty.") from None
     return pd.Series(scales, index=text.index, dtype=float)
 
 

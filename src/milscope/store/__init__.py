@@ -12,6 +12,7 @@ from milscope.store._manifest import (
     fingerprint_files,
     json_values,
     read_manifest,
+    temporary_name,
     unwritable,
     write_text,
 )
@@ -58,6 +59,7 @@ __all__ = [
     "read_cells",
     "read_features",
     "read_manifest",
+    "temporary_name",
     "unwritable",
     "write_features",
     "write_text",

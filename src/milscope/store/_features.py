@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from milscope.store._bags import Bags
 from milscope.store._cells import UNKNOWN, Frame
 from milscope.store._featurefile import FeatureFile, told
+from milscope.store._manifest import temporary_name
 from milscope.store._outside import PLACES, find_outside, outside_cells
 from milscope.types import refuse
 
@@ -33,7 +34,7 @@ def write_features(path: Path, features: Float[np.ndarray, "cell feature"], cell
         encoder: The encoder's name.
         frame: Size and scale of the slide.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = temporary_name(path)
     places = {name: cells[name].to_numpy(zero_copy_only=False).astype(float) for name in PLACES}
     mpp = cells["mpp"].to_numpy(zero_copy_only=False).astype(float)
     common = {"name": path.stem, "savetodir": path.parent.name}

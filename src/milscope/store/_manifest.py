@@ -145,6 +145,8 @@ class Stage:
 
     def _publish(self) -> None:
         (self.work / "stage.json").unlink()
+        for begun in self.work.rglob(".*.tmp"):  # by processes that were killed
+            begun.unlink()
         write_text(self.work / MANIFEST, json.dumps(self._manifest._asdict(), indent=1, sort_keys=True))
         retired = self.out.parent / f".{self.out.name}.retired"
         shutil.rmtree(retired, ignore_errors=True)

@@ -117,8 +117,6 @@ class Records:
         for path in [*self.work.glob("*.arrow"), *(path for folder in PICTURES for path in (self.work / folder).iterdir())]:
             if path.stem not in good:
                 path.unlink()
-        for path in self.work.glob(".*.tmp"):
-            path.unlink()
         for folder in PICTURES:
             if not any((self.work / folder).iterdir()):
                 (self.work / folder).rmdir()

@@ -3,7 +3,7 @@
 import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,7 @@ def plan_jobs(
     for name, path in (("cells", cells), ("images", images)):
         if path and not (path.exists() if name == "cells" else path.is_dir()):
             raise refuse(name, "there", f"no such {'path' if name == 'cells' else 'folder'}: {path}", "Correct the path.")
-    outlines = list_geojson(cells) if cells and cells.is_dir() else {}
+    outlines = _outlines(cells) if cells and cells.is_dir() else {}
     crops = cells is not None and cells.is_dir() and not outlines
     _fit(config, crops=crops, cells=cells)
     sources = [(str(cells / slide), "") for slide in table["slide"]] if crops and cells else _sources(table, images)
@@ -69,16 +69,13 @@ def plan_jobs(
     for slide, (source, problem), mpp in zip(table["slide"], sources, table["mpp"], strict=True):
         own = None if places is None else places.get(slide, _NO_PLACES)
         job = Job(slide, source, problem, None if math.isnan(mpp) else mpp, crops, own)
-        jobs.append(Job(*(getattr(job, name) for name in _GIVEN), stamp=_stamp(job)))
+        jobs.append(replace(job, stamp=_stamp(job)))
     absent = [job for job in jobs if not job.stamp]
     if len(absent) == len(jobs):
         first = absent[0].problem or absent[0].source
         what = "folder of crops in `cells`" if crops else "image"
         raise refuse("slides", f"with a {what} each", f"none for all {len(jobs)}; the first: {first}", "Correct the paths.")
     return jobs, {"slides": fingerprint([(job.slide, job.stamp) for job in jobs])}
-
-
-_GIVEN = ("slide", "source", "problem", "mpp", "crops", "places")
 
 
 def _fit(config: TileConfig, *, crops: bool, cells: Path | None) -> None:
@@ -113,6 +110,13 @@ def _sources(table: pd.DataFrame, images: Path | None) -> list[tuple[str, str]]:
         else:
             sources.append(("", f"no image {slide}.* in {images}" if images else "no `file` in the slide table"))
     return sources
+
+
+def _outlines(cells: Path) -> dict[str, Path]:
+    try:
+        return list_geojson(cells)
+    except OSError as error:
+        raise refuse("cells", "a folder that can be listed", f"{error.strerror}: {cells}", "Correct it.") from error
 
 
 def _places(cells: Path) -> dict[str, pd.DataFrame]:

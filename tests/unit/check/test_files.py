@@ -3,6 +3,7 @@ import os
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 from tests.drawn_pictures import drawn_pictures
 
@@ -75,3 +76,12 @@ def test_whole_slides(tmp_path):
     assert (said.mpp, said.width, said.height, said.quality) == (0.499, 2220, 2967, 30)
     assert header(folder + "boxes_dicom").format == "dicom"
     assert said.day == header(folder + "boxes_dicom").day
+
+
+def test_a_tiff_that_pillow_does_not_know_is_read_as_tile_reads_it(tmp_path):
+    """JPEG 2000 in an OME-TIFF: Pillow knows neither its pixels nor its scale."""
+    picture = np.random.default_rng(0).integers(0, 256, (96, 128, 3), dtype=np.uint8)
+    tifffile.imwrite(tmp_path / "a.ome.tif", picture, photometric="rgb", rowsperstrip=96, compression="jpeg2000",
+                     metadata={"axes": "YXS", "PhysicalSizeX": 0.25, "PhysicalSizeY": 0.25})
+    header = read_headers({"a": str(tmp_path / "a.ome.tif")}, workers=1)["a"]
+    assert (header.problem, header.width, header.height, header.mpp) == ("", 128, 96, 0.25)

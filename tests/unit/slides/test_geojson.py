@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from milscope.slides import DamagedError, holds_geojson, list_geojson, read_geojson, read_places
+from milscope.slides import DamagedError, list_geojson, read_geojson, read_places
 from milscope.slides._geojson import _middle
 from milscope.types import InputError
 
@@ -88,7 +88,6 @@ def test_a_folder_holds_one_file_a_slide(tmp_path):
     write(tmp_path / "s 2.GeoJSON", [polygon(10, 0), polygon(20, 0)])
     (tmp_path / ".s3.geojson").touch()
     (tmp_path / "notes.txt").touch()
-    assert holds_geojson(tmp_path)
     assert {slide: path.name for slide, path in list_geojson(tmp_path).items()} == {"s1": "s1.geojson", "s 2": "s 2.GeoJSON"}
     assert read_places(tmp_path).to_numpy().tolist() == [
         ["s 2", "s 2:15,5", 15, 5], ["s 2", "s 2:25,5", 25, 5], ["s1", "n1", 5, 5]]
@@ -97,7 +96,7 @@ def test_a_folder_holds_one_file_a_slide(tmp_path):
 def test_a_folder_of_crops_holds_none(tmp_path):
     (tmp_path / "s1").mkdir()
     (tmp_path / "s1" / "a.png").touch()
-    assert not holds_geojson(tmp_path)
+    assert not list_geojson(tmp_path)
     with pytest.raises(InputError, match=r"a folder of files `<slide>\.geojson`"):
         read_places(tmp_path)
 
@@ -156,7 +155,7 @@ def test_bytes_that_are_no_text_and_files_that_are_not_there(tmp_path):
 @pytest.mark.parametrize("name", ["../../etc/passwd", "/etc/passwd", "..", "a/../../b", "..\\b", "a\nb", "x" * 501])
 def test_names_that_lead_out_are_refused(tmp_path, name):
     for cell in (polygon(0, 0, id=name, slide="s"), polygon(0, 0, slide=name)):
-        with pytest.raises(InputError, match="names that lead nowhere"):
+        with pytest.raises(InputError, match="no paths that lead elsewhere"):
             read_places(write(tmp_path / "a.geojson", [cell]))
 
 
@@ -173,3 +172,12 @@ def test_300_mutated_files_are_read_or_refused_never_another_error(tmp_path):
         with contextlib.suppress(InputError):
             good += len(read_places(tmp_path / "a.geojson")) > 0
     assert 0 < good < 300
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "/tmp/a", "a\\..\\b"])
+def test_names_that_lead_elsewhere_are_refused_however_the_file_is_read(tmp_path, name):
+    write(tmp_path / "s1.geojson", [polygon(0, 0, id="n1"), polygon(9, 9, id=name)])
+    with pytest.raises(DamagedError, match="feature 2: the name"):
+        read_geojson(tmp_path / "s1.geojson", "s1")
+    with pytest.raises(InputError, match="no paths that lead elsewhere"):
+        read_places(tmp_path)

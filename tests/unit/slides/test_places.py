@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from tests.slide_files import write_tiff_pyramid
 
 from milscope.slides import GivenUpError, Skip, SlideReader, cut_cells, decode_pixels, open_slide, read_places
 from milscope.slides._images import DamagedError
@@ -74,8 +75,18 @@ def test_a_cell_that_cannot_be_read_costs_no_other_unless_the_slide_is_given_up(
 @pytest.mark.parametrize(("slide", "cell"), [("../s", "a"), ("s", "../../etc/passwd"), ("s", "/tmp/a"), ("s", "a\\..\\b")])
 def test_names_that_lead_out_of_the_artifact_are_refused(tmp_path, slide, cell):
     (tmp_path / "cells.csv").write_text(f"slide,cell,x,y\n{slide},{cell},1,2\n")
-    with pytest.raises(InputError, match="names that lead nowhere"):
+    with pytest.raises(InputError, match="no paths that lead elsewhere"):
         read_places(tmp_path / "cells.csv")
+
+
+def test_a_level_at_the_scale_that_is_asked_for_is_cut_as_it_is(tmp_path):
+    picture = np.random.default_rng(0).integers(0, 256, (512, 512, 3), dtype=np.uint8)
+    write_tiff_pyramid(tmp_path / "a.tif", picture, shrinks=(1, 2))
+    with open_slide(tmp_path / "a.tif") as reader:
+        places = pd.DataFrame({"cell": ["a"], "x": [101.3], "y": [60.9]})
+        (cell,) = cut_cells(reader, places, extent=64.0, size=32, mpp=None, quality=100)
+        stored = reader.region((0, 0), (512, 512), (256, 256), level=1)
+    assert (decode_pixels(cell.image) == stored[14:46, 35:67]).all()  # from 69.3 and 28.9 of level 0, to whole pixels
 
 
 def test_image_smaller_than_a_crop(reader):
