@@ -98,7 +98,8 @@ def calibration(curve: dict[str, Any]) -> Markup:
         told, share, low, high = (np.asarray(curve[name], float) for name in ("probability", "share", "low", "high"))
         drawing.axes.vlines(told, low, high, color=SERIES[0], alpha=0.45, linewidth=3, label="interval")
         drawing.axes.plot(told, share, color=SERIES[0], marker="o", clip_on=False, label="this model")
-        drawing.axes.legend(loc="upper left" if np.nanmean(told) > 0.5 else "lower right")
+        drawing.axes.legend(loc="lower center", bbox_to_anchor=(0.45, 1), ncols=3, columnspacing=1, handlelength=1.4,
+                            handletextpad=0.5)  # above: with few slides lines may be anywhere
     return drawing.svg
 
 
