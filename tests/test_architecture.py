@@ -9,10 +9,10 @@ SOURCE = Path(__file__).parent.parent / "src" / "milscope"
 LAYERS = [
     "types", "configs", "lazy", "progress", "pool",
     "slides", "store", "card", "split", "operating", "tasks",
-    "checkpoints", "devices", "augment", "distributed", "encoders", "objectives", "surgery", "telemetry", "learner",
-    "aggregators", "fitting", "candidates", "cohorts",
-    "metrics", "validation", "curves", "comparison", "truth", "ranking",
-    "synth", "tile", "check", "pretrain", "encode", "train", "predict", "crossvalidate", "retrieve", "evaluate",
+    "checkpoints", "schedule", "devices", "augment", "distributed", "encoders", "objectives", "surgery", "telemetry", "learner",
+    "samplers", "recompute", "aggregators", "fitting", "candidates", "cohorts",
+    "metrics", "validation", "models", "memory", "curves", "comparison", "truth", "ranking",
+    "synth", "tile", "check", "pretrain", "encode", "train", "endtoend", "predict", "crossvalidate", "retrieve", "evaluate",
     "export", "report", "compare",
     "recipes", "flags", "cli", "__main__",
 ]
@@ -79,7 +79,8 @@ def test_only_one_module_knows_torchvision() -> None:
     assert "torchvision" in (SOURCE / "encoders" / "_torchvision.py").read_text()
 
 
-@pytest.mark.parametrize("name", ["types", "configs", "lazy", "cli", "__init__"])
-def test_the_command_line_starts_without_slow_libraries(name: str) -> None:
-    for module in imports(SOURCE / f"{name}.py", top_only=True):
+@pytest.mark.parametrize("path", [*(SOURCE / f"{name}.py" for name in ("types", "lazy", "cli", "__init__")),
+                                  *(SOURCE / "configs").glob("*.py")], ids=name_of)
+def test_the_command_line_starts_without_slow_libraries(path: Path) -> None:
+    for module in imports(path, top_only=True):
         assert module.split(".")[0] not in SLOW

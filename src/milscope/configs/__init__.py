@@ -1,0 +1,61 @@
+"""The settings of every stage, free of heavy imports: each field is a command-line flag and a TOML key."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from milscope.configs._learning import (
+    CompareConfig,
+    CrossvalidateConfig,
+    EncodeConfig,
+    EndToEndConfig,
+    PretrainConfig,
+    TrainConfig,
+)
+from milscope.configs._results import (
+    EvaluateConfig,
+    PredictConfig,
+    ReportConfig,
+    RetrieveConfig,
+)
+from milscope.configs._setting import configure, identity, setting
+from milscope.configs._slides import (
+    CheckConfig,
+    SplitConfig,
+    SynthConfig,
+    TileConfig,
+)
+
+STAGES: Mapping[str, type[Any]] = {
+    "split": SplitConfig,
+    "tile": TileConfig,
+    "check": CheckConfig,
+    "pretrain": PretrainConfig,
+    "encode": EncodeConfig,
+    "train": TrainConfig,
+    "endtoend": EndToEndConfig,
+    "predict": PredictConfig,
+    "retrieve": RetrieveConfig,
+    "evaluate": EvaluateConfig,
+    "report": ReportConfig,
+}
+
+__all__ = [
+    "STAGES",
+    "CheckConfig",
+    "CompareConfig",
+    "CrossvalidateConfig",
+    "EncodeConfig",
+    "EndToEndConfig",
+    "EvaluateConfig",
+    "PredictConfig",
+    "PretrainConfig",
+    "ReportConfig",
+    "RetrieveConfig",
+    "SplitConfig",
+    "SynthConfig",
+    "TileConfig",
+    "TrainConfig",
+    "configure",
+    "identity",
+    "setting",
+]
