@@ -1,7 +1,6 @@
-"""Which slides may be learned from: those with labels, features and a split; some are set aside for the threshold."""
+"""Which slides may be learned from: those with labels, a split, and features or cells; some are set aside for the threshold."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -10,14 +9,16 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from milscope.configs import TrainConfig
+from milscope.configs import EndToEndConfig, TrainConfig
 from milscope.operating import Guarantee, operating_point, patients_highest
 from milscope.split import rotations
-from milscope.store import feature_slides
 from milscope.tasks import Graded, Questions, Task, parse_tasks
 from milscope.types import SPLITS, InputError, Split, refuse
 
 COHORTS: tuple[Split, ...] = ("train", "validation")
+
+Learning = TrainConfig | EndToEndConfig
+"""The settings of a stage that learns from slide labels."""
 
 
 class Cohort(NamedTuple):
@@ -27,7 +28,7 @@ class Cohort(NamedTuple):
     aside: pd.DataFrame
     questions: Questions
     missing: list[str]
-    """Slides of the table without features."""
+    """Slides of the table without features, or without cells where cells are learned from."""
 
     @property
     def used(self) -> pd.DataFrame:
@@ -36,15 +37,24 @@ class Cohort(NamedTuple):
         return pd.concat([self.table, self.aside])[columns]
 
 
-def read_cohort(features: Path, frame: pd.DataFrame, config: TrainConfig) -> Cohort:
-    """The labelled training and validation slides that have features, divided if a threshold is asked for."""
+def read_cohort(available: Sequence[str], frame: pd.DataFrame, config: Learning) -> Cohort:
+    """The labelled training and validation slides that are available, divided if a threshold is asked for.
+
+    Args:
+        available: The slides that have features, or cells where it is cells that are learned from.
+        frame: The slide table.
+        config: The tasks, and what is set aside.
+
+    Raises:
+        InputError: If there is no split, or training or validation slides lack a class or an event.
+    """
     questions = Questions(tuple(parse_tasks(config.task, frame)))
     if not frame["split"].isin(SPLITS).any():
         raise refuse("split", "train, validation or test for the slides", "an empty column",
                      "Run `milscope split`, or add the column.")
     labelled = [frame[list(task.columns)].replace("", np.nan).notna().all(axis=1) for task in questions.tasks]
     table = frame[frame["split"].isin(COHORTS) & np.logical_or.reduce(labelled)]
-    has = table["slide"].isin(feature_slides(features))
+    has = table["slide"].isin(available)
     missing = table.loc[~has, "slide"].tolist()
     table = table[has].sort_values("slide").reset_index(drop=True)
     check_classes(questions, table, missing)
@@ -77,10 +87,11 @@ def check_classes(questions: Questions, table: pd.DataFrame, left_out: Sequence[
             try:
                 task.fitted(table[table["split"] == split], split)
             except InputError as error:
-                raise InputError(f"{error} {len(left_out)} slides have no features." if left_out else str(error)) from error
+                why = f" {len(left_out)} slides have no features or cells." if left_out else ""
+                raise InputError(f"{error}{why}") from error
 
 
-def check_promise(cohort: Cohort, config: TrainConfig) -> None:
+def check_promise(cohort: Cohort, config: Learning) -> None:
     """Refuses a promise that the patients set aside are too few for, before anything is trained."""
     if config.sensitivity is not None:
         task, table = cohort.questions.tasks[0], cohort.aside

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from milscope.aggregators import Aggregator, Ensemble
 from milscope.configs import setting
 from milscope.encoders import Encoder, load_encoder
+from milscope.models import load_model
 from milscope.store import Bags, Manifest, Stage, read_manifest, write_text
-from milscope.train import load_model
 from milscope.types import InputError, refuse
 
 OPSET = 18

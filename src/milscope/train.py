@@ -4,38 +4,37 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Bool, Float, Int
-from safetensors.torch import load_file
 from torch import Tensor
 
 from milscope.aggregators import ENSEMBLE, Aggregator, aggregator_class, restored
 from milscope.candidates import Candidates, Member, candidate_names, rows_of
 from milscope.card import card_of
-from milscope.checkpoints import save_checkpoint
-from milscope.cohorts import COHORTS, Cohort, check_classes, check_promise, described_slides, parts, places, read_cohort
+from milscope.cohorts import COHORTS, Cohort, check_classes, check_promise, parts, places, read_cohort
 from milscope.configs import TrainConfig
 from milscope.fitting import Computer, Lesson, Slides
-from milscope.operating import Guarantee, Operating, operating_point, patients_highest
+from milscope.models import calibrated, operating_points, record_of, write_model
+from milscope.operating import Operating
 from milscope.progress import progress
 from milscope.slides import read_slides
 from milscope.store import (
     Manifest,
     Packed,
     Stage,
+    feature_slides,
     fingerprint,
     open_features,
     pack_features,
     read_features,
-    read_manifest,
     write_text,
 )
-from milscope.tasks import Binary, Questions, described_task, mean_measure
-from milscope.types import InputError, refuse
+from milscope.tasks import Questions, mean_measure
+from milscope.types import refuse
 from milscope.validation import validation_intervals
 
 
@@ -47,17 +46,6 @@ class Trained(NamedTuple):
     validation_loss: float
     validation_auc: float
     warnings: list[str]
-
-
-class Model(NamedTuple):
-    """A trained slide model, ready to predict."""
-
-    aggregator: Aggregator
-    questions: Questions
-    operating: dict[str, Operating]
-    """The operating point of each task that has one."""
-    record: dict[str, Any]
-    """model.json."""
 
 
 def train(
@@ -82,7 +70,7 @@ def train(
     config = config or TrainConfig()
     _check(config)
     origin = open_features(Path(features))
-    cohort = read_cohort(Path(features), read_slides(slides), config)
+    cohort = read_cohort(feature_slides(Path(features)), read_slides(slides), config)
     check_promise(cohort, config)
     inputs = {"features": origin.fingerprint, "slides": fingerprint(cohort.used.to_dict("list"))}
     with Stage(Path(out), "model", config, inputs, [*origin.patients, *cohort.used["patient"]]) as stage:
@@ -92,21 +80,6 @@ def train(
             write_text(stage.work / "card.md", card_of(json.loads((stage.work / "model.json").read_text()), stage.planned))
     found = stage.manifest.summary
     return Trained(Path(out), found["aggregator"], found["validation_loss"], found["validation_auc"], found["warnings"])
-
-
-def load_model(directory: Path | str) -> Model:
-    """A `model` artifact, ready to predict.
-
-    Raises:
-        InputError: If there is no model, or it is of an aggregator or task that this milscope does not know.
-    """
-    directory = Path(directory)
-    read_manifest(directory, "model")
-    record = json.loads((directory / "model.json").read_text())
-    model = restored(record["aggregator"], record["options"], load_file(directory / "model.safetensors"))
-    tasks = [described_task(each) for each in record["tasks"]] if "tasks" in record else [Binary(record["task"])]
-    operating = {name: Operating(**values) for name, values in record.get("operating", {}).items()}
-    return Model(model, Questions(tuple(tasks)), operating, record)
 
 
 class _Training:
@@ -128,13 +101,13 @@ class _Training:
                    for part in parts(table, questions, self.config)]
         members = self._members(lessons)
         held, answers = self._answers(members, lessons, slides)
-        questions = _calibrated(questions, answers, slides.targets, held, self.config)
+        questions = calibrated(questions, answers, slides.targets, held, self.config)
         operating, warnings = self._operating(members, questions)
         summary = _summary(members, questions, answers[held], slides.targets[held])
         patients = table["patient"].iloc[held.numpy()].tolist()
         sure = validation_intervals(questions, answers[held], slides.targets[held], patients)
         summary["validation_intervals"] = {name: each._asdict() for name, each in sure.items()}
-        self._write(members, {**summary, **self._record(origin, table),
+        self._write(members, {**summary, **record_of(self.cohort.questions, table, self.cohort.aside, _encoding(origin)),
                               "tasks": [task.describe() for task in questions.tasks],
                               "operating": {name: each._asdict() for name, each in operating.items()}})
         file.unlink()
@@ -171,50 +144,29 @@ class _Training:
         return held.nonzero().flatten(), torch.where(held[:, None], sums[1] / votes[1], sums[0] / votes[0])
 
     def _operating(self, members: Mapping[int, Member], questions: Questions) -> tuple[dict[str, Operating], list[str]]:
-        """The operating points of the tasks, from the slides set aside; for all but the main task they may be impossible."""
-        config, found, warnings = self.config, {}, []
-        if config.sensitivity is None:
+        """The operating points of the tasks, from the slides set aside."""
+        if self.config.sensitivity is None:
             return {}, []
-        model, table = _joined(members), self.cohort.aside
-        logits, filled = score_slides(model, self.features, table["slide"].tolist())
-        table = table[filled]
-        for task, answers in zip(questions.tasks, questions.answers(logits, questions.targets(table)), strict=True):
-            scores = task.suspicion(answers.logits).double().numpy()
-            labels = task.suspicious(answers.targets).double().numpy()
-            try:
-                _, highest, positive = patients_highest(table["patient"].tolist(), scores, labels)
-                found[task.name] = operating_point(
-                    highest, positive, config.sensitivity, cast(Guarantee, config.guarantee), confidence=config.confidence,
-                    specificity=config.specificity, temperature=getattr(task, "temperature", 1.0))
-            except InputError as error:
-                if task is questions.tasks[0]:
-                    raise
-                warnings.append(f"task {task.name} has no operating point: {error}")
-        return found, warnings
-
-    def _record(self, origin: Manifest, table: pd.DataFrame) -> dict[str, Any]:
-        main = self.cohort.questions.tasks[0]
-        patients = sorted({*table["patient"], *self.cohort.aside["patient"]})
-        data = dict([*table.groupby("split"), ("calibration", self.cohort.aside)])
-        return {
-            "task": main.name, "classes": list(getattr(main, "classes", ())),
-            "encoder": origin.inputs.get("encoder", ""), "encoder_name": origin.summary.get("encoder", ""),
-            "cells": origin.summary.get("tile", {}), "patients_fingerprint": fingerprint(patients),
-            "data": {str(split): described_slides(rows, self.cohort.questions) for split, rows in data.items() if len(rows)},
-        }
+        table = self.cohort.aside
+        logits, filled = score_slides(_joined(members), self.features, table["slide"].tolist())
+        return operating_points(questions, logits, table[filled], self.config)
 
     def _write(self, members: Mapping[int, Member], record: Mapping[str, Any]) -> None:
         """The checkpoints are of no more use then."""
-        model = _joined(members)
         log, tried = rows_of(members)
-        save_checkpoint(self.work / "model.safetensors", model.state_dict(), {})
-        write_text(self.work / "model.json", json.dumps({**record, "options": model.options}, indent=1))
+        write_model(self.work, _joined(members), record)
         write_text(self.work / "log.csv", _table(log, len(members)).to_csv(index=False))
         candidates = _table(tried, len(members)).rename(columns={"epoch": "best_epoch"})
         columns = [name for name in candidates if name not in ("train_loss", "learning_rate")]
         write_text(self.work / "candidates.csv", candidates[columns].to_csv(index=False))
         for number in members:
             (self.work / f"checkpoint-{number}.safetensors").unlink(missing_ok=True)
+
+
+def _encoding(origin: Manifest) -> dict[str, Any]:
+    """How the cells became features."""
+    return {"encoder": origin.inputs.get("encoder", ""), "encoder_name": origin.summary.get("encoder", ""),
+            "cells": origin.summary.get("tile", {})}
 
 
 def outside_warnings(origin: Manifest) -> list[str]:
@@ -243,13 +195,6 @@ def _joined(members: Mapping[int, Member]) -> Aggregator:
     scale = {name: getattr(torch, fill)(len(first.mean)) for name, fill in (("mean", "zeros"), ("deviation", "ones"))}
     options = {"features": len(first.mean), "classes": first.classes, "members": described}
     return restored(ENSEMBLE, options, {**scale, **weights})
-
-
-def _calibrated(questions: Questions, answers: Float[Tensor, "slide logit"], targets: Float[Tensor, "slide column"],
-                held: Int[Tensor, " held"], config: TrainConfig) -> Questions:
-    every, some = questions.known(answers, targets), questions.known(answers[held], targets[held])
-    return Questions(tuple(task.calibrated(all_answers, held_answers, temperature=config.temperature)
-                           for (task, all_answers), (_, held_answers) in zip(every, some, strict=True)))
 
 
 def _summary(members: Mapping[int, Member], questions: Questions, answers: Float[Tensor, "slide logit"],

@@ -12,8 +12,8 @@ import torch
 from milscope.configs import CrossvalidateConfig, EvaluateConfig
 from milscope.crossvalidate import crossvalidate
 from milscope.evaluate import evaluate
+from milscope.models import load_model
 from milscope.store import read_features, read_manifest
-from milscope.train import load_model
 from milscope.types import InputError
 
 module = importlib.import_module("milscope.crossvalidate")

@@ -19,8 +19,9 @@ from safetensors.torch import load_file
 
 from milscope.aggregators import AGGREGATORS
 from milscope.configs import TrainConfig
+from milscope.models import load_model
 from milscope.store import read_features, read_manifest
-from milscope.train import load_model, train
+from milscope.train import train
 from milscope.types import InputError
 
 module = importlib.import_module("milscope.train")

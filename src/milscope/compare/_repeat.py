@@ -16,9 +16,10 @@ from torch import Tensor
 
 from milscope.compare._within import GradedScores, RiskScores
 from milscope.configs import TrainConfig
+from milscope.models import Model, load_model
 from milscope.store import Stage, fingerprint, open_features, read_features, read_manifest, write_text
 from milscope.tasks import Graded, Questions, Task
-from milscope.train import Model, load_model, train
+from milscope.train import train
 from milscope.types import InputError, refuse
 
 KIND = "repetition"

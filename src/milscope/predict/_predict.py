@@ -11,6 +11,7 @@ from scipy.special import expit, logit
 
 from milscope.configs import PredictConfig
 from milscope.devices import choose_precision
+from milscope.models import Model, load_model
 from milscope.operating import Band
 from milscope.predict._scorer import CPU, Scorer
 from milscope.predict._slides import Work, score_slides
@@ -18,7 +19,7 @@ from milscope.predict._tables import write_slides
 from milscope.slides import read_slides
 from milscope.store import Manifest, Stage, feature_slides, fingerprint, open_features, read_manifest
 from milscope.tasks import Questions, Task
-from milscope.train import Model, load_model, outside_warnings
+from milscope.train import outside_warnings
 from milscope.types import refuse
 
 ROUNDING = 1e-12

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from milscope.configs import PredictConfig
+from milscope.models import load_model
 from milscope.pool import Lost, over_slides
 from milscope.predict._scorer import Scored, Scorer, read
 from milscope.progress import progress
 from milscope.store import temporary_name
-from milscope.train import load_model
 from milscope.types import refuse
 
 LOGITS = b"milscope_logits"
