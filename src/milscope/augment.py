@@ -1,11 +1,14 @@
-"""Views of cells, a whole batch at a time, on the device: place, orientation, colour."""
+"""Views of cells, a whole batch at a time, on the device: place, size, orientation, colour."""
 
 import math
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
+
+from milscope.types import refuse
 
 LUMA = (0.299, 0.587, 0.114)
 STAINS = ((0.65, 0.70, 0.29), (0.07, 0.99, 0.11), (0.27, 0.57, 0.78))
@@ -14,9 +17,13 @@ DARKEST = 1 / 255
 
 
 class Draw(NamedTuple):
-    """The chance in the views of some cells: where, which way round, in which colours."""
+    """The chance in the views of some cells: where (the upper left corner, pixels), how large, which way round, which colours.
 
-    offset: Int[Tensor, "cell 2"]
+    Corners are whole pixels where every crop shows all of its side, else fractions of them, too.
+    """
+
+    offset: Int[Tensor, "cell 2"] | Float[Tensor, "cell 2"]
+    share: Float[Tensor, " cell"]
     flip: Int[Tensor, "cell 2"]
     turn: Int[Tensor, " cell"]
     colour: Float[Tensor, "cell 3 4"]
@@ -30,24 +37,32 @@ class Draw(NamedTuple):
 class Views:
     """Random views: a crop, one of the eight rotations and flips, a jitter of stain and of colour.
 
-    Neither the size nor the focus of a cell is changed: both may be what marks it.
+    Neither the size (unless asked for) nor the focus of a cell is changed: both may be what marks it.
 
     Args:
         size: Side of a view, pixels; the stored cells must be at least as large.
+        resize: Random resized crops: each shows a square of 1 - resize to all of `size`, uniformly, anywhere in the stored
+            cell, brought to `size` (bilinear); its proportions stay. 0: crops are copied, pixel by pixel.
         colour: Strength s of the jitter: brightness, contrast and saturation are scaled by 1 - s to 1 + s, and the
             hue turns by at most s of a full turn.
         stain: Strength s of the jitter of stains: the amounts of haematoxylin, eosin and residue, as optical density,
             are scaled by 1 - s to 1 + s and shifted by -s/10 to s/10.
         orientations: Whether cells are turned and flipped.
 
+    Raises:
+        InputError: If `resize` is not from 0 to below 1.
+
     Source:
         SLAM-AGS (arXiv 2511.14639): crop 224 of 250, flip, rotation by 90°, colour jitter 0.1. Theirs changes one image
-        at a time with Pillow. Stains: Tellez et al., Whole-slide mitosis detection in H&E breast histology, 2018; their
-        separation by Ruifrok and Johnston, 2001.
+        at a time with Pillow. ABMILX (arXiv 2506.02408): flips and random resized crops, no colour jitter. Stains: Tellez
+        et al., Whole-slide mitosis detection in H&E breast histology, 2018; their separation by Ruifrok and Johnston, 2001.
     """
 
-    def __init__(self, size: int, *, colour: float = 0.1, stain: float = 0.0, orientations: bool = True) -> None:
-        self.size, self.colour, self.stain, self.orientations = size, colour, stain, orientations
+    def __init__(self, size: int, *, colour: float = 0.1, stain: float = 0.0, orientations: bool = True,
+                 resize: float = 0.0) -> None:
+        if not 0 <= resize < 1:
+            raise refuse("resize", "from 0 to below 1", resize, "Take 0.2, or 0 to keep the size of cells.")
+        self.size, self.colour, self.stain, self.orientations, self.resize = size, colour, stain, orientations, resize
 
     def __call__(self, cells: UInt8[Tensor, "cell side side 3"],
                  generator: torch.Generator) -> Float[Tensor, "cell 3 size size"]:
@@ -62,17 +77,22 @@ class Views:
     def draw(self, cells: int, side: int, generator: torch.Generator) -> Draw:
         """The chance for so many stored cells of that side: drawn for a whole batch, whoever then makes which view."""
         ways = 2 if self.orientations else 1
-        return Draw(torch.randint(side - self.size + 1, (cells, 2), generator=generator),
+        if self.resize:
+            share = 1 - self.resize * torch.rand(cells, generator=generator)
+            offset = torch.rand(cells, 2, generator=generator) * (side - self.size * share)[:, None]
+        else:
+            share, offset = torch.ones(cells), torch.randint(side - self.size + 1, (cells, 2), generator=generator)
+        return Draw(offset, share,
                     torch.randint(ways, (cells, 2), generator=generator), torch.randint(ways, (cells,), generator=generator),
                     colour_matrices(cells, self.colour, generator), stain_matrices(cells, self.stain, generator))
 
     def apply(self, cells: UInt8[Tensor, "cell side side 3"], draw: Draw) -> Float[Tensor, "cell 3 size size"]:
         """The views that were drawn, one of each cell."""
         draw = draw.of(slice(None), cells.device)
-        views = _crop(cells, draw, self.size)
+        views = _resized(cells, draw, self.size) if self.resize else _crop(cells, draw, self.size).float() / 255
         if not self.colour and not self.stain:
-            return (views.float() / 255).permute(0, 3, 1, 2)
-        pixels = views.flatten(1, 2).float() / 255
+            return views.permute(0, 3, 1, 2)
+        pixels = views.flatten(1, 2)
         if self.stain > 0:
             pixels = _restain(pixels, draw.stain)
         if self.colour > 0:
@@ -98,6 +118,20 @@ def _crop(cells: UInt8[Tensor, "cell side side 3"], draw: Draw, size: int) -> UI
     place = torch.where(draw.turn[:, None, None] == 1, turned, straight).flatten(1)
     pixels = cells.flatten(1, 2).gather(1, place[..., None].expand(-1, -1, 3))
     return pixels.view(len(cells), size, size, 3)
+
+
+def _resized(cells: UInt8[Tensor, "cell side side 3"], draw: Draw, size: int) -> Float[Tensor, "cell size size 3"]:
+    """Crops of any size, flipped and transposed, brought to `size`: each pixel read between its four neighbours, in one go."""
+    side = cells.shape[1]
+    along = (torch.arange(size, device=cells.device) + 0.5) * draw.share[:, None]  # pixels from the crop's corner
+    along = torch.where(draw.flip[..., None] == 1, along.flip(1)[:, None], along[:, None]) + draw.offset[..., None]
+    down, across = (along * (2 / side) - 1).unbind(1)  # -1 and 1 are the edges of the stored cell
+    turn = draw.turn[:, None, None] == 1
+    rows = torch.where(turn, down[:, None, :], down[:, :, None])
+    columns = torch.where(turn, across[:, :, None], across[:, None, :])
+    grid = torch.stack([columns, rows], dim=3)
+    views = F.grid_sample(cells.permute(0, 3, 1, 2).float() / 255, grid, padding_mode="border", align_corners=False)
+    return views.clamp_(0, 1).permute(0, 2, 3, 1)
 
 
 def colour_matrices(cells: int, strength: float, generator: torch.Generator) -> Float[Tensor, "cell 3 4"]:

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 
 from milscope.augment import centre
 from milscope.configs import EncodeConfig
@@ -22,7 +22,17 @@ from milscope.encoders import Encoder, load_encoder
 from milscope.pool import Lost, over_slides
 from milscope.progress import progress
 from milscope.slides import DamagedError
-from milscope.store import CellStore, Stage, read_manifest, write_features, write_text
+from milscope.store import (
+    CellStore,
+    Stage,
+    Window,
+    decode_windows,
+    read_manifest,
+    window_cells,
+    windows,
+    write_features,
+    write_text,
+)
 from milscope.types import refuse
 
 SCALE_TOLERANCE = 1.25
@@ -48,12 +58,14 @@ class _Work(NamedTuple):
     folder: Path
     config: EncodeConfig
     margin: float
+    windows: tuple[Window, ...]
 
 
 def encode(cells: Path | str, encoder: Path | str, out: Path | str, config: EncodeConfig | None = None) -> Encoded:
     """Encodes every cell of a store: the encoder's output for the middle of the cell, in float32.
 
-    A slide whose cells cannot be read is left out and listed in `failures.csv`.
+    An encoder that learned at several scales or windows encodes every cell at each of them: the slide's cells through the
+    first window, then through the second, ... A slide whose cells cannot be read is left out and listed in `failures.csv`.
 
     Args:
         cells: A `cells` artifact (`tile`).
@@ -67,6 +79,7 @@ def encode(cells: Path | str, encoder: Path | str, out: Path | str, config: Enco
     config = config or EncodeConfig()
     _check(config)
     store, origin = CellStore(cells), read_manifest(Path(encoder), "encoder")
+    looks = windows(origin.config.get("scales", ["1"]), origin.config.get("windows", "middle"))
     inputs = {"cells": store.manifest.fingerprint, "encoder": origin.fingerprint}
     with Stage(Path(out), "features", config, inputs, origin.patients) as stage:
         if not stage.done:
@@ -74,11 +87,12 @@ def encode(cells: Path | str, encoder: Path | str, out: Path | str, config: Enco
             folder = stage.work / f"features_{re.sub('[/:]', '_', network.name)}"
             folder.mkdir(exist_ok=True)
             work = _Work(store.directory, Path(encoder), origin.fingerprint, folder, _settled(config),
-                         origin.config.get("margin", 1.0))
+                         origin.config.get("margin", 1.0), looks)
             failures = _encode_missing(work, store, network)
             good = _finish(work, store, failures)
             stage.summary.update(slides=len(good), cells=sum(map(store.count, good)),
                                  features=network.features, encoder=network.name, tile=store.manifest.config,
+                                 **({"windows": len(looks)} if len(looks) > 1 else {}),
                                  warnings=[*_scale_warnings(origin.summary.get("extent"), store.extent(good)),
                                            *_failure_warnings(failures)])
     summary = stage.manifest.summary
@@ -126,7 +140,8 @@ def _encode_missing(work: _Work, store: CellStore, network: Encoder) -> dict[str
     """Encodes the slides that are not done yet; slide → why it cannot be, for those that cannot."""
     config, reasons = work.config, {}
     missing = [slide for slide in store.slides if not (work.folder / f"{slide}.h5").exists()]
-    with progress("encode", sum(map(store.count, missing)), "cells") as advance:
+    rows = {slide: store.count(slide) * len(work.windows) for slide in missing}
+    with progress("encode", sum(rows.values()), "cells") as advance:
         if config.executor == "here":
             network = _placed(network, config)
             for slide in missing:
@@ -137,7 +152,7 @@ def _encode_missing(work: _Work, store: CellStore, network: Encoder) -> dict[str
                                gpus=float(config.executor == "ray" and config.device == "cuda"))
             for slide, reason in done:
                 reasons[slide] = reason.reason if isinstance(reason, Lost) else reason
-                advance(store.count(slide))
+                advance(rows[slide])
     return {slide: reasons[slide] for slide in missing if reasons[slide]}
 
 
@@ -162,14 +177,15 @@ def _encode_slide(slide: str, work: _Work, store: CellStore, network: Encoder, a
     try:
         if len(store.table(slide)) != store.count(slide):
             raise DamagedError(f"{len(store.table(slide))} cells where there were {store.count(slide)}")
-        parts = []
-        for pixels in _chunks(store, slide, work.config.batch, int(np.ceil(network.size * work.margin))):
-            parts.append(encode_cells(network, pixels, precision))
-            advance(len(pixels))
+        features = np.empty((store.count(slide) * len(work.windows), network.features), np.float32)
+        for rows, pixels in _chunks(store, slide, work, int(np.ceil(network.size * work.margin))):
+            features[rows] = encode_cells(network, pixels, precision)
+            advance(len(rows))
     except (DamagedError, FileNotFoundError, pa.ArrowInvalid) as error:
         return " ".join(str(error).split())
-    write_features(work.folder / f"{slide}.h5", np.concatenate(parts), store.table(slide), encoder=network.name,
-                   frame=store.frame(slide))
+    frame = store.frame(slide)
+    write_features(work.folder / f"{slide}.h5", features, window_cells(store.table(slide), work.windows, frame),
+                   encoder=network.name, frame=frame)
     return ""
 
 
@@ -185,16 +201,19 @@ def _finish(work: _Work, store: CellStore, failures: Mapping[str, str]) -> list[
     return good
 
 
-def _chunks(store: CellStore, slide: str, batch: int, side: int) -> Iterator[UInt8[np.ndarray, "cell side side 3"]]:
-    """Decoded cells, the next chunk decoded while the present one is encoded."""
-    rows = np.arange(store.count(slide))
-    starts = range(0, len(rows), batch)
+def _chunks(store: CellStore, slide: str, work: _Work, side: int) -> Iterator[
+    tuple[Int[np.ndarray, " row"], UInt8[np.ndarray, "row side side 3"]]
+]:
+    """Rows and their pixels, cell by cell, the next chunk decoded while the present one is encoded."""
+    rows = np.arange(store.count(slide) * len(work.windows)).reshape(len(work.windows), -1).T.ravel()
+    chunks = [rows[start : start + work.config.batch] for start in range(0, len(rows), work.config.batch)]
     with ThreadPoolExecutor(1) as thread:
-        ahead = [thread.submit(store.decode, slide, rows[:batch], side)]
-        for start in starts:
+        ahead = [thread.submit(decode_windows, store, slide, chunks[0], work.windows, side)]
+        for chunk, following in zip(chunks, [*chunks[1:], None], strict=True):
             ready = ahead.pop().result()
-            ahead.append(thread.submit(store.decode, slide, rows[start + batch : start + 2 * batch], side))
-            yield ready
+            if following is not None:
+                ahead.append(thread.submit(decode_windows, store, slide, following, work.windows, side))
+            yield chunk, ready
 
 
 @torch.inference_mode()

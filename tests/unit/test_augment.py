@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from milscope.augment import LUMA, STAINS, Views, centre, colour_matrices, stain_matrices
+from milscope.types import InputError
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -108,3 +109,63 @@ def test_no_strength_of_stain_changes_nothing() -> None:
 def test_without_orientations_cells_stay_upright() -> None:
     images = cells(20, side=8)
     assert torch.equal(Views(8, colour=0, orientations=False)(images, generator()), centre(images, 8))
+
+
+def test_a_resized_view_shows_a_straight_part_of_its_cell() -> None:
+    """Linear ramps are what bilinear reading keeps exactly: the view says itself where its corner lies and how wide it is."""
+    side, size, resize = 40, 32, 0.5
+    ramp = torch.arange(side, dtype=torch.uint8) * 6
+    image = torch.stack([ramp[:, None].expand(-1, side), ramp.expand(side, -1), ramp.new_zeros(side, side)], dim=2)
+    views = Views(size, colour=0, orientations=False, resize=resize)(image.expand(4000, -1, -1, -1), generator()) * 255 / 6
+    inner = views[:, :, 4:-4, 4:-4]  # at the border of the stored cell there is no neighbour beyond
+    steps = inner[:, 0].diff(dim=1)
+    share = steps.mean((1, 2))
+    assert torch.allclose(steps, share[:, None, None].expand_as(steps), atol=1e-4)
+    assert torch.allclose(inner[:, 1].diff(dim=2).mean((1, 2)), share, atol=1e-4)
+    assert (inner[:, 0].diff(dim=2).abs().max(), inner[:, 2].max()) == (pytest.approx(0, abs=1e-4), 0)
+    assert 1 - resize - 1e-4 <= share.min() < 0.505
+    assert 0.995 < share.max() <= 1 + 1e-4
+    assert share.mean() == pytest.approx(1 - resize / 2, abs=0.01)
+    corner = inner[:, :2, 0, 0] - 4.5 * share[:, None] + 0.5  # 4.5 view pixels from the crop's corner, half one from the cell's
+    room = corner / (side - size * share[:, None])
+    assert -1e-3 <= room.min() < 0.01
+    assert 0.99 < room.max() <= 1.001
+    assert room.mean(0).tolist() == pytest.approx([0.5, 0.5], abs=0.02)
+
+
+def test_resized_views_come_in_all_eight_orientations() -> None:
+    image = cells(1, side=9).expand(300, -1, -1, -1)
+    views = Views(9, colour=0, resize=1e-6)(image, generator())
+    plain = image[0].permute(2, 0, 1).float() / 255
+    options = torch.stack([orient(plain, flip, turn) for flip in range(2) for turn in range(4)])
+    distance = (views[:, None] - options).abs().flatten(2).amax(2)
+    assert distance.min(1).values.max() < 1e-3
+    assert set(distance.argmin(1).tolist()) == set(range(8))
+
+
+def test_a_whole_crop_resized_is_the_crop() -> None:
+    images, views = cells(30, side=12), Views(8, colour=0.2, stain=0.2)
+    draw = views.draw(30, 12, generator())
+    resized = Views(8, colour=0.2, stain=0.2, resize=0.5).apply(images, draw)
+    assert torch.allclose(resized, views.apply(images, draw), atol=1e-3)
+
+
+def test_the_cells_of_a_resized_part_are_the_part() -> None:
+    views, images = Views(8, colour=0.2, resize=0.4), cells(10)
+    draw = views.draw(10, 12, generator())
+    assert torch.equal(views.apply(images, draw)[3:7], views.apply(images[3:7], draw.of(slice(3, 7))))
+
+
+def test_nothing_is_drawn_for_sizes_that_stay() -> None:
+    """Training without resizing goes on as it did: the same random numbers in the same order."""
+    chance, expected = generator(3), generator(3)
+    draw = Views(8, resize=0.0).draw(5, 12, chance)
+    assert torch.equal(draw.offset, torch.randint(5, (5, 2), generator=expected))
+    assert torch.equal(draw.flip, torch.randint(2, (5, 2), generator=expected))
+    assert torch.equal(draw.share, torch.ones(5))
+
+
+@pytest.mark.parametrize("resize", [-0.1, 1.0, float("nan")])
+def test_refuses_sizes_that_cannot_be(resize: float) -> None:
+    with pytest.raises(InputError, match="`resize` should be from 0 to below 1"):
+        Views(8, resize=resize)

@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ from milscope.encode import _settled, encode, encode_cells
 from milscope.encoders import Encoder, load_encoder
 from milscope.pool import Lost
 from milscope.pretrain import pretrain
-from milscope.store import CellStore, feature_slides, read_features
+from milscope.store import CellStore, feature_slides, read_cells, read_features, read_manifest
 from milscope.types import InputError
 
 FLOAT32 = EncodeConfig(batch=7, precision="float32", device="cpu")
@@ -34,6 +35,40 @@ def test_features_are_the_encoders_output_for_the_middle_of_the_cell(encoder: Pa
     with torch.inference_mode():
         expected = network(centre(torch.from_numpy(store.decode(slide, None, 36)), 32))
     assert torch.allclose(read_features(result.directory, [slide]).features, expected, atol=1e-5)
+
+
+def test_an_encoder_of_several_scales_encodes_every_cell_at_each(encoder: Path, cells: Path, tmp_path: Path) -> None:
+    several = shutil.copytree(encoder, tmp_path / "several")
+    manifest = json.loads((several / "manifest.json").read_text())
+    manifest["config"] |= {"scales": ["1", "0.5"], "windows": "all"}
+    (several / "manifest.json").write_text(json.dumps(manifest))
+    done = encode(cells, several, tmp_path / "encode", FLOAT32)
+    assert (done.slides, done.cells) == (12, 360)
+    store, network = CellStore(cells), load_encoder(encoder)
+    slide = store.slides[3]
+    whole, large = (store.decode(slide, None, side) for side in (36, 72))
+    parts = [whole, large[:, :36, :36], large[:, :36, 36:], large[:, 36:, :36], large[:, 36:, 36:]]
+    with torch.inference_mode():
+        expected = network(centre(torch.from_numpy(np.concatenate(parts)), 32))
+    assert torch.allclose(read_features(done.directory, [slide]).features, expected, atol=1e-5)
+    found, table = read_cells(done.directory, slide), store.table(slide).to_pandas()
+    assert found["cell"].tolist() == table["cell"].tolist() * 5
+    assert found["width"].tolist() == table["width"].tolist() + (table["width"] / 2).tolist() * 4
+    assert found["x"][:30].tolist() == table["x"].tolist()
+    inside = ((table["x"] - table["width"] / 2).between(0, store.frame(slide).width - table["width"])).to_numpy()
+    assert np.allclose((found["x"][30:60].to_numpy() - table["x"] + table["width"] / 4)[inside], 0)
+    encode(cells, several, tmp_path / "processes", dataclasses.replace(FLOAT32, executor="processes", workers=1))
+    assert files(tmp_path / "processes") == files(tmp_path / "encode")
+
+
+def test_one_scale_is_written_as_ever(encoder: Path, cells: Path, tmp_path: Path) -> None:
+    encode(cells, encoder, tmp_path / "encode", FLOAT32)
+    store = CellStore(cells)
+    slide = store.slides[0]
+    found, table = read_cells(tmp_path / "encode", slide), store.table(slide).to_pandas()
+    for name in found:
+        assert found[name].tolist() == table[name].tolist()
+    assert "windows" not in read_manifest(tmp_path / "encode", "features").summary
 
 
 def test_encoding_goes_on_where_it_was_interrupted(encoder: Path, cells: Path, tmp_path: Path,

@@ -6,17 +6,19 @@ import sys
 import h5py
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
 
-from milscope.configs import PredictConfig, TrainConfig
+from milscope.configs import EncodeConfig, PredictConfig, TrainConfig
+from milscope.models import load_model
 from milscope.pool import Lost
 from milscope.predict import predict
 from milscope.ranking import rank_scores
-from milscope.store import Bags, read_features
+from milscope.store import Bags, Stage, read_cells, read_features, write_features
 from milscope.store._manifest import read_manifest
 from milscope.tasks import Binary
-from milscope.train import load_model, train
+from milscope.train import train
 from milscope.types import InputError
 
 QUICK = TrainConfig(aggregators=("abmil-gated",), epochs=20, batch=4, learning_rate=1e-2)
@@ -88,6 +90,59 @@ def test_evidence_is_the_logit_of_the_cell_alone(trained, tmp_path):
         with torch.no_grad():
             logits = model(Bags(cell[None], torch.tensor([0, 1]))).logits[0]
         assert evidence == pytest.approx((logits[1] - logits[0]).item(), abs=1e-5)
+
+
+def test_a_cell_of_several_windows_counts_once(trained, tmp_path):
+    """Its attention is the sum, its evidence and gradient the highest of its windows', its place that of the largest."""
+    several, rows = seen_through_windows(trained, ["s001", "s002"], tmp_path / "several")
+    scores = predict(several, tmp_path / "model", tmp_path / "scores", config=PredictConfig(gradient=True)).directory
+    slides, found = read(scores)
+    plain, *_ = load_model(tmp_path / "model")
+    for slide, own in found.groupby("slide"):
+        bags = read_features(several, [slide])
+        bags = Bags(bags.features.requires_grad_(), bags.offsets)
+        logits = plain(bags).logits[0]
+        (logits[1] - logits[0]).backward()
+        with torch.no_grad():
+            alone = plain(Bags(bags.features, torch.arange(len(bags.features) + 1))).logits
+            by_row = {"attention": plain(bags).attention[:, 1], "evidence": alone[:, 1] - alone[:, 0],
+                      "gradient": (bags.features.grad * (bags.features - plain.mean)).sum(1)}
+        expected = rows[slide].assign(**{name: score.numpy() for name, score in by_row.items()})
+        assert slides.set_index("slide").loc[slide, "logit"] == pytest.approx((logits[1] - logits[0]).item(), abs=1e-5)
+        cells = expected.groupby("cell", sort=False).agg({"attention": "sum", "evidence": "max", "gradient": "max"})
+        assert own["cell"].tolist() == cells.index.tolist()
+        for score in cells:
+            np.testing.assert_allclose(own[score], cells[score], atol=1e-5)
+        assert own["attention"].sum() == pytest.approx(1, abs=1e-5)
+        largest = expected.sort_values("width", ascending=False, kind="stable").drop_duplicates("cell").set_index("cell")
+        for name in ("x", "y", "width", "height"):
+            assert own[name].tolist() == largest.loc[own["cell"], name].tolist()
+
+
+def test_cells_that_share_a_name_by_chance_stay_apart(trained, tmp_path):
+    several, rows = seen_through_windows(trained, ["s001"], tmp_path / "several",
+                                         names=lambda count: ["a", *(str(row) for row in range(count - 3)), "a", "a"])
+    _, found = read(predict(several, tmp_path / "model", tmp_path / "scores").directory)
+    assert found["cell"].tolist() == rows["s001"]["cell"].tolist()
+
+
+def seen_through_windows(data, slides, out, names=None):
+    """The features of some slides as if each cell had been encoded a second and a third time, the second time larger."""
+    rows, random = {}, np.random.default_rng(3)
+    with Stage(out, "features", EncodeConfig(), {"cells": "c", "encoder": "e1"}, ["p000"]) as stage:
+        folder = stage.work / "features_fake"
+        folder.mkdir()
+        for slide in slides:
+            features = read_features(data.directory, [slide]).features.numpy()
+            frame = read_cells(data.directory, slide)
+            parts = [frame, frame.assign(x=frame["x"] + 3, width=50.0, height=50.0), frame.assign(y=frame["y"] - 4, width=10.0)]
+            rows[slide] = pd.concat(parts, ignore_index=True)
+            if names:
+                rows[slide]["cell"] = names(len(rows[slide]))
+            features = np.concatenate([features + random.normal(size=features.shape) for _ in parts]).astype(np.float32)
+            table = pa.Table.from_pandas(rows[slide].assign(mpp=np.nan), preserve_index=False)
+            write_features(folder / f"{slide}.h5", features, table, encoder="fake")
+    return out, rows
 
 
 def test_the_gradient_is_what_a_small_step_to_the_mean_cell_takes_away(trained, tmp_path):

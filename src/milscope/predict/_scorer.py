@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple, cast
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import torch
 from jaxtyping import Float
@@ -12,9 +13,9 @@ from torch import Tensor
 
 from milscope.aggregators import Aggregator, Ensemble
 from milscope.devices import mixed_precision
+from milscope.models import Model
 from milscope.store import Bags, read_cells, read_features
 from milscope.tasks import Task
-from milscope.train import Model
 from milscope.types import InputError
 
 CPU = torch.device("cpu")
@@ -56,7 +57,7 @@ class Scorer(NamedTuple):
                           *((name, pa.float32()) for name in scores)])
 
     def slide(self, features: Path, slide: str, bags: Bags, mpp: float = math.nan) -> Scored | str:
-        """What the model says of a slide, or why its cells cannot be told.
+        """What the model says of a slide, or why its cells cannot be told; a cell encoded several times is told once.
 
         Args:
             features: A `features` artifact, or another tool's folder.
@@ -69,7 +70,7 @@ class Scorer(NamedTuple):
         except InputError as error:
             return str(error)
         logits, columns = self._score(bags)
-        frame = cells.assign(slide=slide, **columns)
+        frame = _once(cells.assign(**columns)).assign(slide=slide)
         return Scored(logits, pa.Table.from_pandas(frame[self.schema.names], self.schema, preserve_index=False))
 
     def _score(self, bags: Bags) -> tuple[Float[Tensor, " logit"], dict[str, Float[np.ndarray, " cell"]]]:
@@ -100,3 +101,29 @@ class Scorer(NamedTuple):
             slope, = torch.autograd.grad(suspicion.sum(), features)
         one = cast(Aggregator, model.members[0]) if isinstance(model, Ensemble) else model  # members have the same mean
         return (slope * (bags.features - one.mean)).sum(1)
+
+
+def _once(rows: pd.DataFrame) -> pd.DataFrame:
+    """The cells of a slide that were encoded through several windows, all cells through one after the other, each told once.
+
+    Attention is a share of the slide: what a cell has is the sum of what its windows have, so that it still adds up to 1.
+    Evidence and gradient say how suspicious a part looks: a cell is as suspicious as its most suspicious part, whose score
+    a mean would thin out by the parts that show nothing of what is sought. The place is that of the largest window.
+
+    Args:
+        rows: cell, x, y, width, height (slide pixels) and scores, one row for each cell and window.
+    """
+    names = rows["cell"].to_numpy()
+    times = int(np.count_nonzero(names == names[:1]))
+    if times < 2 or len(names) % times:
+        return rows
+    by_window = names.reshape(times, -1)
+    if not (by_window == by_window[0]).all():  # names that another tool gave to different cells
+        return rows
+    cells = np.arange(by_window.shape[1])
+    largest = rows["width"].fillna(-1).to_numpy().reshape(times, -1).argmax(0)
+    merged = rows.iloc[largest * len(cells) + cells].reset_index(drop=True)
+    for name in rows.columns.difference(["cell", *PLACES]):
+        scores = rows[name].to_numpy().reshape(times, -1)
+        merged[name] = scores.sum(0) if name.startswith("attention") else scores.max(0)
+    return merged

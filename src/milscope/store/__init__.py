@@ -18,6 +18,7 @@ from milscope.store._manifest import (
 )
 from milscope.store._pixels import Pixels
 from milscope.store._sampling import HalvesSampler
+from milscope.store._windows import WHOLE, Window, decode_windows, window_cells, windows
 
 if TYPE_CHECKING:
     from milscope.store._bags import Bags, cells_alone, concatenate
@@ -33,6 +34,7 @@ import_on_use(__name__, {  # these need torch, which the workers that cut slides
 })
 
 __all__ = [
+    "WHOLE",
     "Bags",
     "CellStore",
     "CellWriter",
@@ -44,10 +46,12 @@ __all__ = [
     "Pixels",
     "Scale",
     "Stage",
+    "Window",
     "artifact_kind",
     "cells_alone",
     "concatenate",
     "decode",
+    "decode_windows",
     "feature_slides",
     "fingerprint",
     "fingerprint_files",
@@ -61,6 +65,8 @@ __all__ = [
     "read_manifest",
     "temporary_name",
     "unwritable",
+    "window_cells",
+    "windows",
     "write_features",
     "write_text",
 ]
