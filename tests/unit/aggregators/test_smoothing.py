@@ -7,9 +7,10 @@ from milscope.aggregators import _smoothing
 from milscope.aggregators._smoothing import smooth
 
 
-@pytest.fixture(autouse=True, params=[1, 3, 7, 1024])
+@pytest.fixture(autouse=True, params=[1, 3, 7, 1024, "at once"])
 def _block(request, monkeypatch):
-    monkeypatch.setattr(_smoothing, "BLOCK", request.param)
+    monkeypatch.setattr(_smoothing, "AT_ONCE", 256 if request.param == "at once" else 0)
+    monkeypatch.setattr(_smoothing, "BLOCK", 1 if request.param == "at once" else request.param)
 
 
 def test_is_the_softmax_times_the_scores_with_its_gradients():
