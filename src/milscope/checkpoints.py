@@ -73,12 +73,18 @@ def optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
 
 
 def restore_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Puts the state of `optimizer_tensors` back into an optimizer of the same parameters; other names are ignored."""
+    """Puts the state of `optimizer_tensors` back into an optimizer of the same parameters; other names are ignored.
+
+    It lies in memory as the parameters do, which fused optimizers take for granted.
+    """
     state: dict[int, dict[str, Tensor]] = {}
+    parameters = [each for group in optimizer.param_groups for each in group["params"]]
     for name, tensor in tensors.items():
         if name.startswith(OPTIMIZER):
             parameter, key = name.removeprefix(OPTIMIZER).split(".", 1)
-            state.setdefault(int(parameter), {})[key] = tensor.clone()
+            own = parameters[int(parameter)]
+            alike = torch.empty_like(own, dtype=tensor.dtype, device=tensor.device) if own.shape == tensor.shape else tensor
+            state.setdefault(int(parameter), {})[key] = alike.copy_(tensor) if alike is not tensor else tensor.clone()
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 

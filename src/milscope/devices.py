@@ -1,6 +1,8 @@
 """Where an encoder runs, and in which arithmetic."""
 
+import resource
 from contextlib import AbstractContextManager
+from pathlib import Path
 
 import torch
 
@@ -40,3 +42,18 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
 def mixed_precision(device: torch.device, precision: torch.dtype) -> AbstractContextManager:
     """The context in which an encoder runs in that arithmetic; losses stay outside, in float32."""
     return torch.autocast(device.type, dtype=precision, enabled=precision != torch.float32)
+
+
+def peak_memory(device: torch.device) -> float:
+    """The most memory that was taken so far, in bytes: of a CUDA device by tensors, else by the process, mapped files left out.
+
+    What files are mapped at the peak nobody keeps; it is taken for what is mapped now.
+    """
+    if device.type == "cuda":
+        return float(torch.cuda.max_memory_allocated(device))
+    status = Path("/proc/self/status")
+    if status.exists():  # `ru_maxrss` of a child begins with its parent's
+        lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+        most, *mapped = (float(lines[name].split()[0]) * 1024 for name in ("VmHWM", "RssFile", "RssShmem"))
+        return most - sum(mapped)
+    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * 1024

@@ -112,7 +112,8 @@ class Fit:
                                  weighted=config.balance == "weights")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self._seed())
-            self.model = new_aggregator(name, lesson, config)
+            self.model = new_aggregator(name, len(lesson.scale.mean), lesson.questions.outputs, config.dropout,
+                                        config.options.get(name, {}))
         self.model.set_scale(lesson.scale)
         self.model.to(self.computer.device)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), config.learning_rate,
@@ -203,17 +204,23 @@ def merit(row: Row, select: str) -> tuple[float, float]:
     return (0.0 if select == "loss" else row["validation_auc"], -row["validation_loss"])
 
 
-def new_aggregator(name: str, lesson: Lesson, config: TrainConfig) -> Aggregator:
-    """An untrained aggregator of that name, with the options of the settings.
+def new_aggregator(name: str, features: int, outputs: int, dropout: float, options: Mapping[str, Any]) -> Aggregator:
+    """An untrained aggregator of that name.
+
+    Args:
+        name: Which one.
+        features: Width of the features.
+        outputs: Number of logits.
+        dropout: Share of hidden features dropped while training.
+        options: Its own settings.
 
     Raises:
-        InputError: If it does not take them.
+        InputError: If there is none of that name, or it does not take the options.
     """
-    options = config.options.get(name, {})
     try:
-        return aggregator_class(name)(len(lesson.scale.mean), lesson.questions.outputs, config.dropout, **options)
+        return aggregator_class(name)(features, outputs, dropout, **options)
     except TypeError as error:
-        raise refuse("options", f"what `{name}` takes", f"{options} ({error})", "Correct them.") from error
+        raise refuse("options", f"what `{name}` takes", f"{dict(options)} ({error})", "Correct them.") from error
 
 
 def unprefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -22,6 +22,7 @@ from milscope.distributed import team
 from milscope.learner import Learner, named_method, own_device
 from milscope.objectives import Method
 from milscope.progress import progress
+from milscope.schedule import warm_cosine
 from milscope.slides import labels, read_slides
 from milscope.store import CellStore, HalvesSampler, Pixels, Stage, fingerprint, fingerprint_files, read_manifest, write_text
 from milscope.telemetry import Telemetry, group_cosines
@@ -154,7 +155,7 @@ class _Training:
 
     def _decoded(self, store: CellStore, slides: list[str]) -> Pixels:
         """The training cells; one process decodes them, the others find them done."""
-        options = {"size": math.ceil(self.config.size * self.config.margin), "cache": self.work / "pixels.npy",
+        options: dict[str, Any] = {"size": math.ceil(self.config.size * self.config.margin), "cache": self.work / "pixels.npy",
                    "budget": self.config.cache}
         pixels = Pixels(store, slides, **options) if self.team.leads else None
         self.team.wait()
@@ -245,7 +246,7 @@ class _Training:
                        {half: len(rows) for half, rows in present.items()})
 
     def _step(self, position: int, halves: dict[str, Tensor], counts: dict[str, int], telemetry: Telemetry) -> None:
-        rate = self._learning_rate(position)
+        rate = warm_cosine(position, self.steps, peak=self.config.learning_rate, warmup=self.config.warmup)
         chance = seeded(self.config.seed, *divmod(position, self.sampler.steps))
         said = self.learner.step(halves, counts, chance, rate)
         telemetry.add(said.losses, said.conflict, learning_rate=rate, cells=sum(counts.values()))
@@ -253,13 +254,6 @@ class _Training:
         every = self.config.groups_every
         if every and position % self.sampler.steps % every == 0 and len(said.gradients) > 1:
             telemetry.add_groups(group_cosines(self.learner.names, said.gradients))
-
-    def _learning_rate(self, step: int) -> float:
-        """Linear warm-up, then half a cosine to zero."""
-        warmup = max(1, round(self.config.warmup * self.steps))
-        if step < warmup:
-            return self.config.learning_rate * (step + 1) / warmup
-        return self.config.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, self.steps - warmup)))
 
     def _watch(self, log: list[dict[str, float]], position: int) -> None:
         contrast = log[-1].get("contrast_over_chance", 0.0)
