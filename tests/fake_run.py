@@ -12,10 +12,10 @@ import pyarrow as pa
 from PIL import Image, ImageDraw
 
 from milscope.configs import STAGES
-from milscope.store import Stage
+from milscope.store import Stage, read_manifest
 
-KINDS = {"tile": "cells", "check": "audit", "pretrain": "encoder", "encode": "features", "train": "model", "predict": "scores",
-         "retrieve": "ranked", "evaluate": "metrics"}
+KINDS = {"tile": "cells", "check": "audit", "pretrain": "encoder", "endtoend": "endtoend", "encode": "features",
+         "train": "model", "predict": "scores", "retrieve": "ranked", "evaluate": "metrics"}
 SIDE, MPP = 1200, 0.5
 
 
@@ -31,9 +31,10 @@ class Shape(NamedTuple):
 
 def fake_run(run: Path, *, slides: int = 8, cells: int = 12, leave_out: Collection[str] = (), truth: bool = True,
              collapsed: bool = False, transductive: bool = False, places: bool = True, epochs: int = 6,
-             side: int = 64, grain: int = 0) -> Path:
+             side: int = 64, grain: int = 0, joint: bool = False) -> Path:
     """Writes a run of `slides` slides with `cells` ranked cells each; `leave_out` names stages (or files) it lacks.
 
+    `joint`: encoder and slide model learned together, from that of `pretrain`.
     Crops have `side` pixels and noise of strength `grain`, which makes their files large.
     """
     random = np.random.default_rng(0)
@@ -44,14 +45,19 @@ def fake_run(run: Path, *, slides: int = 8, cells: int = 12, leave_out: Collecti
     config = {stage: STAGES[stage]() for stage in KINDS}
     if not epochs:
         config["pretrain"] = STAGES["pretrain"](epochs=0)
+    inputs = {"slides": "0123456789abcdef"}
     for stage, kind in KINDS.items():
-        if stage in leave_out:
+        if stage in {*leave_out, "train" if joint else "endtoend"}:
             continue
-        with Stage(run / stage, kind, config[stage], {"slides": "0123456789abcdef"}, patients=table["patient"][:3]) as made:
+        if stage == "endtoend" and "pretrain" not in leave_out:
+            inputs = {**inputs, "init": read_manifest(run / "pretrain", "encoder").fingerprint}
+        with Stage(run / stage, kind, config[stage], inputs, patients=table["patient"][:3]) as made:
             shape = Shape(cells, places, epochs, side, grain)
             WRITERS.get(stage, lambda *_: None)(made.work, table, shape, random)
             if stage == "pretrain":
                 made.summary.update(task="abnormal", collapsed=collapsed, epochs=epochs)
+            if stage == "endtoend":
+                made.summary.update(task="abnormal", aggregator="abmilx", warnings=["1 slides without cells were left out: s9"])
             if stage == "predict":
                 made.summary.update(task="abnormal", threshold=0.5, aggregator="abmil-gated")
             if stage == "evaluate":
@@ -147,6 +153,17 @@ def _train(work: Path, *_: object) -> None:
                   "validation_auc": [0.8, 0.75], "chosen": [True, False]}).to_csv(work / "candidates.csv", index=False)
 
 
+def _endtoend(work: Path, *_: object) -> None:
+    (work / "model").mkdir()
+    steps = np.arange(1, 13)
+    pd.DataFrame({"aggregator": "abmilx", "epoch": steps, "train_loss": 0.7 * np.exp(-steps / 5),
+                  "validation_loss": 0.4 + 0.3 * np.exp(-steps / 5), "validation_auc": np.minimum(1, 0.5 + steps / 20),
+                  "learning_rate": 2e-4, "cells_per_second": 800.0, "gigabytes": 2.5, "alpha": 0.01 * steps,
+                  }).to_csv(work / "model" / "log.csv", index=False)
+    pd.DataFrame({"aggregator": ["abmilx"], "best_epoch": [9], "validation_loss": [0.45], "validation_auc": [0.9],
+                  "chosen": [True]}).to_csv(work / "model" / "candidates.csv", index=False)
+
+
 def _evaluate(work: Path, table: pd.DataFrame, truth: bool, transductive: bool) -> None:
     def measure(value: float) -> dict[str, float]:
         return {"value": value, "low": value - 0.12, "high": min(1, value + 0.08)}
@@ -205,4 +222,5 @@ def _check(work: Path, *_: object) -> None:
     (work / "audit.json").write_text(json.dumps({"slides": 8, "patients": 8, "cells": 480, "mend": 0, "findings": findings}))
 
 
-WRITERS = {"tile": _tile, "check": _check, "pretrain": _pretrain, "train": _train, "predict": _predict, "retrieve": _retrieve}
+WRITERS = {"tile": _tile, "check": _check, "pretrain": _pretrain, "endtoend": _endtoend, "train": _train, "predict": _predict,
+           "retrieve": _retrieve}

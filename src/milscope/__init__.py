@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING
 from milscope.configs import (
     CheckConfig,
     EncodeConfig,
+    EndToEndConfig,
     EvaluateConfig,
     PredictConfig,
     PretrainConfig,
@@ -47,7 +48,9 @@ if TYPE_CHECKING:
     from milscope.check import check
     from milscope.encode import encode
     from milscope.encoders import load_encoder
+    from milscope.endtoend import endtoend
     from milscope.evaluate import evaluate
+    from milscope.models import load_model
     from milscope.predict import predict
     from milscope.pretrain import pretrain
     from milscope.recipes import run
@@ -58,14 +61,15 @@ if TYPE_CHECKING:
     from milscope.store import CellStore
     from milscope.synth import synth
     from milscope.tile import tile
-    from milscope.train import load_model, train
+    from milscope.train import train
 
 import_on_use(__name__, {
     **{verb: f"milscope.{verb}" for verb in (
-        "check", "encode", "evaluate", "predict", "pretrain", "report", "retrieve", "split", "synth", "tile", "train")},
+        "check", "encode", "endtoend", "evaluate", "predict", "pretrain", "report", "retrieve", "split", "synth", "tile",
+        "train")},
     "CellStore": "milscope.store",
     "load_encoder": "milscope.encoders",
-    "load_model": "milscope.train",
+    "load_model": "milscope.models",
     "read_slides": "milscope.slides",
     "run": "milscope.recipes",
 })
@@ -74,6 +78,7 @@ __all__ = [
     "CellStore",
     "CheckConfig",
     "EncodeConfig",
+    "EndToEndConfig",
     "EvaluateConfig",
     "InputError",
     "PredictConfig",
@@ -86,6 +91,7 @@ __all__ = [
     "TrainConfig",
     "check",
     "encode",
+    "endtoend",
     "evaluate",
     "load_encoder",
     "load_model",

@@ -2,12 +2,13 @@
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from milscope.configs import (
     EncodeConfig,
+    EndToEndConfig,
     EvaluateConfig,
     PredictConfig,
     PretrainConfig,
@@ -18,20 +19,23 @@ from milscope.configs import (
     TrainConfig,
     identity,
 )
-from milscope.store import Manifest, fingerprint, read_manifest
+from milscope.store import Manifest, artifact_kind, fingerprint, read_manifest
 from milscope.types import refuse
 
-CONFIGS: Mapping[str, type[Any]] = {
-    "slides": SynthConfig, "cells": TileConfig, "encoder": PretrainConfig, "features": EncodeConfig, "model": TrainConfig,
-    "scores": PredictConfig, "ranked": RetrieveConfig, "metrics": EvaluateConfig, "report": ReportConfig,
+CONFIGS: Mapping[str, Sequence[type[Any]]] = {
+    "slides": [SynthConfig], "cells": [TileConfig], "encoder": [PretrainConfig, EndToEndConfig], "features": [EncodeConfig],
+    "model": [TrainConfig, EndToEndConfig], "endtoend": [EndToEndConfig], "scores": [PredictConfig], "ranked": [RetrieveConfig],
+    "metrics": [EvaluateConfig], "report": [ReportConfig],
 }
-"""The settings of each kind of artifact, for their defaults."""
+"""The settings of the stages that make each kind of artifact, for their defaults."""
 MEASURES: Mapping[str, str] = {"binary": "AUC", "multiclass": "macro AUC", "ordinal": "concordance", "cox": "C-index",
                                "hazards": "C-index"}
 SHOWN = 8
 """Most items of a list that are shown."""
-TOLD = {"task", "tasks", "validation", "validation_intervals", "operating", "members", "warnings"}
+TOLD = {"task", "tasks", "validation", "validation_intervals", "operating", "members", "encoder", "warnings"}
 """Of a model's summary, what its record says better."""
+MODELS: Mapping[str, str] = {"model": ".", "endtoend": "model"}
+"""Where in an artifact of these kinds the model lies."""
 
 Lines = list[tuple[str, str]]
 Record = Mapping[str, Any]
@@ -51,8 +55,8 @@ def describe(directory: Path | str) -> str:
                     *(("from", f"{name} {value}") for name, value in manifest.inputs.items()), *seen,
                     *(("settings" if first == 0 else "", each) for first, each in enumerate(_settings(manifest)))]
     summary = dict(manifest.summary)
-    if manifest.kind == "model":
-        lines += _of_model(_record(directory), manifest)
+    if manifest.kind in MODELS:
+        lines += _of_model(_record(directory / MODELS[manifest.kind]), manifest)
         summary = {name: value for name, value in summary.items() if name not in TOLD}
     lines += [(name.replace("_", " "), _told(value)) for name, value in summary.items() if name != "warnings"]
     lines += [("warning", each) for each in manifest.summary.get("warnings", [])]
@@ -60,12 +64,14 @@ def describe(directory: Path | str) -> str:
 
 
 def card(model_directory: Path | str) -> str:
-    """The card of a `model` artifact, in Markdown.
+    """The card of a `model` artifact, or of the model in an `endtoend` artifact, in Markdown.
 
     Raises:
         InputError: If there is no model, it is damaged, or it is of a newer format.
     """
     directory = Path(model_directory)
+    if artifact_kind(directory) == "endtoend":
+        directory /= MODELS["endtoend"]
     manifest = read_manifest(directory, "model")
     return card_of(_record(directory), manifest)
 
@@ -279,8 +285,8 @@ def _patients(manifest: Manifest) -> str:
 
 def _settings(manifest: Manifest) -> list[str]:
     """The settings that are not the defaults of this milscope."""
-    config = CONFIGS.get(manifest.kind)
-    usual = identity(config()) if config else {}
+    usual = max((identity(config()) for config in CONFIGS.get(manifest.kind, ())),
+                key=lambda settings: len(settings.keys() & manifest.config.keys()), default={})
     odd = {name: value for name, value in manifest.config.items() if name not in usual or usual[name] != value}
     return [f"{name.replace('_', ' ')} {_told(value)}" for name, value in odd.items()] or ["as the defaults"]
 

@@ -20,7 +20,8 @@ def cli() -> None:
     """Finds abnormal slides, and the few abnormal cells in them, from slide labels alone.
 
     `milscope run` does everything; its stages, in the order of the flow: tile, check, pretrain, encode, train, predict,
-    retrieve, evaluate, report. `crossvalidate` and `compare` judge slide models; `info` and `export` take a finished one.
+    retrieve, evaluate, report. `endtoend` trains encoder and slide model together. `crossvalidate` and `compare` judge slide
+    models; `info` and `export` take a finished one.
     """
 
 
@@ -116,11 +117,27 @@ def train(features: Path, slides: Path, out: Path, config: Any) -> None:  # noqa
 
 
 @cli.command()
+@click.argument("cells", type=PATH)
+@click.argument("slides", type=PATH)
+@click.option("--out", type=PATH, required=True, help="Directory of the result: an encoder and a model.")
+@click.option("--init", type=PATH, help="Encoder to start from; its patients count as seen.")
+@configured(STAGES["endtoend"])
+def endtoend(cells: Path, slides: Path, out: Path, init: Path | None, config: Any) -> None:  # noqa: ANN401
+    """Train an encoder and a slide model together on the training slides of SLIDES (ABMILX), within a memory budget.
+
+    Several processes: torchrun --nproc-per-node N -m milscope endtoend …
+    """
+    from milscope.endtoend import endtoend as verb
+
+    tell("endtoend", verb(cells, slides, out, config, init=init))
+
+
+@cli.command()
 @click.argument("first", metavar="MODEL|FEATURES", type=PATH)
 @click.argument("second", metavar="SLIDES|MODEL", type=PATH)
 @click.option("--cells", type=PATH, help="With MODEL SLIDES: folder of cell crops per slide, or table `slide,x,y`.")
 @click.option("--images", type=PATH, help="With MODEL SLIDES: folder of slide images, if SLIDES has no `file` column.")
-@click.option("--encoder", type=PATH, help="With MODEL SLIDES: the encoder.  [default: `pretrain` beside the model]")
+@click.option("--encoder", type=PATH, help="With MODEL SLIDES: its encoder.  [default: `encoder` or `pretrain` beside it]")
 @click.option("--slides", type=PATH, help="With FEATURES MODEL: slide table; only its slides are scored.")
 @click.option("--out", type=PATH, required=True, help="Directory of the scores.")
 @configured(STAGES["predict"])
@@ -247,7 +264,8 @@ def report(run: Path, out: Path | None, config: Any) -> None:  # noqa: ANN401
 @click.option("--cells", type=PATH, help="Folder of cell crops per slide, or table `slide,x,y` (slide pixels).")
 @click.option("--images", type=PATH, help="Folder of slide images, if SLIDES has no `file` column.")
 @click.option("--truth", type=PATH, help="Cell table with labels, read by `evaluate` only.")
-@click.option("--recipe", default="slam-ags", show_default=True, help="slam-ags, slam-ags-faithful, demo, untrained or mean.")
+@click.option("--recipe", default="slam-ags", show_default=True,
+              help="slam-ags, slam-ags-faithful, slam-ags-endtoend, abmilx, untrained, mean or demo.")
 @click.option("--out", type=PATH, default=Path("runs/run"), show_default=True, help="Directory of the run.")
 @click.option("--config", type=PATH, help="TOML file with a section per stage.")
 @click.option("--set", "assignments", multiple=True, metavar="STAGE.KEY=VALUE", help="One setting, over the TOML file's.")
@@ -259,8 +277,8 @@ def run_all(slides: Path, config: Path | None, assignments: tuple[str, ...], see
     settings = read_toml(config) if config else {}
     for key, value in (("seed", seed), ("task", task)):
         for stage, config_class in STAGES.items():
-            learns = stage != "pretrain" or key != "task" or not set(":,") & set(str(value))  # one column of yes and no
-            if value is not None and learns and any(field.name == key for field in dataclasses.fields(config_class)):
+            takes = stage not in ("pretrain", "check") or key != "task" or not set(":,") & set(str(value))  # columns only
+            if value is not None and takes and any(field.name == key for field in dataclasses.fields(config_class)):
                 settings.setdefault(stage, {})[key] = value
     for assignment in assignments:
         _assign(settings, assignment)

@@ -12,18 +12,20 @@ from milscope.check import check
 from milscope.cohorts import strata
 from milscope.configs import STAGES, PredictConfig, TileConfig, configure
 from milscope.encode import encode
+from milscope.endtoend import endtoend
 from milscope.evaluate import evaluate
+from milscope.models import load_model
 from milscope.predict import Predicted, predict
 from milscope.pretrain import pretrain
 from milscope.report import report
 from milscope.retrieve import retrieve
 from milscope.slides import labels, read_slides, write_slides
 from milscope.split import split
-from milscope.store import read_manifest, unwritable, write_text
+from milscope.store import artifact_kind, read_manifest, unwritable, write_text
 from milscope.tasks import parse_tasks
 from milscope.tile import tile
-from milscope.train import load_model, train
-from milscope.types import InputError, refuse
+from milscope.train import train
+from milscope.types import refuse
 
 Settings = Mapping[str, Mapping[str, Any]]
 
@@ -37,12 +39,15 @@ RECIPES: dict[str, Settings] = {
     },
     "untrained": {"pretrain": {"epochs": 0}},
     "mean": {"train": {"aggregators": ("mean",)}},
+    "abmilx": {"pretrain": {"epochs": 0}, "endtoend": {}},
+    "slam-ags-endtoend": {"endtoend": {}},
     "demo": {
         "tile": {"size": 96},
         "pretrain": {"encoder_options": {"channels": [32, 64, 128, 256]}, "size": 48, "epochs": 8},
     },
 }
-"""Recipe → stage → settings that differ from the defaults."""
+"""Recipe → stage → settings that differ from the defaults. With a section `endtoend` encoder and slide model learn together,
+from the encoder of `pretrain` (unless that has 0 epochs), and there is no `train`."""
 
 
 class Ran(NamedTuple):
@@ -75,10 +80,11 @@ def run(slides: Path | str | pd.DataFrame, out: Path | str, *, cells: Path | str
         InputError: If an input or setting is wrong.
     """
     out, configs = Path(out), resolve(recipe, settings or {})
-    _check_ahead(read_slides(slides), configs, truth)
-    table = _divided(read_slides(slides), configs)
+    task = configs["endtoend" if _together(recipe) else "train"].task
+    _check_ahead(read_slides(slides), task, configs, guided=_pretrains(recipe, configs), truth=truth)
+    table = split(read_slides(slides), configs["split"], task=_asked(read_slides(slides), task))
     if not configs["check"].task:
-        configs["check"] = replace(configs["check"], task=_asked(table, configs))
+        configs["check"] = replace(configs["check"], task=_asked(table, task))
     _write_head(out, table, recipe, configs)
 
     def stage(name: str, function: Callable[..., Any], *inputs: object, **named: object) -> Path:
@@ -91,9 +97,13 @@ def run(slides: Path | str | pd.DataFrame, out: Path | str, *, cells: Path | str
     results: dict[str, Any] = {}
     store = stage("tile", tile, table, cells=cells, images=images)
     stage("check", check, table, cells=store)
-    encoder = stage("pretrain", pretrain, store, table)
-    features = stage("encode", encode, store, encoder)
-    model = stage("train", train, features, table)
+    encoder = stage("pretrain", pretrain, store, table) if _pretrains(recipe, configs) else None
+    if encoder is None or _together(recipe):
+        joint = stage("endtoend", endtoend, store, table, init=encoder)
+        features, model = stage("encode", encode, store, joint / "encoder"), joint / "model"
+    else:
+        features = stage("encode", encode, store, encoder)
+        model = stage("train", train, features, table)
     scores = stage("predict", predict, features, model, slides=table)
     ranked = stage("retrieve", retrieve, scores, store)
     stage("evaluate", evaluate, scores, ranked=ranked, truth=truth, slides=table)
@@ -127,7 +137,8 @@ def apply(model: Path | str, slides: Path | str | pd.DataFrame, out: Path | str,
         out: Directory with a directory for each stage: `tile`, `encode` and `predict`.
         cells: As in `run`.
         images: As in `run`.
-        encoder: The encoder of the model's features; None: `pretrain` beside the model, where `run` leaves it.
+        encoder: The encoder of the model's features; None: `encoder` or `pretrain` beside the model, where `endtoend` and
+            `run` leave it.
         config: Settings of `predict`.
 
     Raises:
@@ -146,32 +157,39 @@ def apply(model: Path | str, slides: Path | str | pd.DataFrame, out: Path | str,
 
 def _encoder(model: Path, given: Path | str | None, record: Mapping[str, Any]) -> Path:
     """The encoder that the model's features came from."""
-    encoder = Path(given) if given is not None else model.resolve().parent / "pretrain"
-    try:
-        found = read_manifest(encoder, "encoder").fingerprint
-    except InputError as error:
-        raise refuse("encoder", "the one that the model's features came from", f"none at {encoder}",
-                     "Give it with `--encoder`.") from error
-    if found != record["encoder"]:
-        raise refuse("encoder", f"{record['encoder']}, with which the model was trained", f"{found} at {encoder}",
-                     "Give the right one with `--encoder`.")
-    return encoder
+    beside = model.resolve().parent
+    places = [beside / "encoder", beside / "pretrain"] if given is None else [Path(given)]
+    found = {place: read_manifest(place, "encoder").fingerprint for place in places if artifact_kind(place) == "encoder"}
+    if not found:
+        raise refuse("encoder", "the one that the model's features came from",
+                     f"none at {' or '.join(map(str, places))}", "Give it with `--encoder`.")
+    for place, own in found.items():
+        if own == record["encoder"]:
+            return place
+    raise refuse("encoder", f"{record['encoder']}, with which the model was trained",
+                 " and ".join(f"{own} at {place}" for place, own in found.items()), "Give the right one with `--encoder`.")
 
 
-def _divided(table: pd.DataFrame, configs: Mapping[str, Any]) -> pd.DataFrame:
-    """The slide table with its split, stratified by what is to be learned."""
-    return split(table, configs["split"], task=_asked(table, configs))
+def _together(recipe: str) -> bool:
+    """Whether encoder and slide model learn together."""
+    return "endtoend" in RECIPES[recipe]
 
 
-def _asked(table: pd.DataFrame, configs: Mapping[str, Any]) -> str:
+def _pretrains(recipe: str, configs: Mapping[str, Any]) -> bool:
+    """Whether there is an encoder before the slide model; without epochs it is of no use to `endtoend`, which makes its own."""
+    return not _together(recipe) or configs["pretrain"].epochs > 0
+
+
+def _asked(table: pd.DataFrame, task: str) -> str:
     """The columns of classes or events that are to be learned, with commas."""
-    return ",".join(strata(parse_tasks(configs["train"].task, table)))
+    return ",".join(strata(parse_tasks(task, table)))
 
 
-def _check_ahead(table: pd.DataFrame, configs: Mapping[str, Any], truth: Path | str | None) -> None:
-    """What a late stage would refuse is refused before the first one works for hours."""
-    labels(table, configs["pretrain"].task)
-    parse_tasks(configs["train"].task, table)
+def _check_ahead(table: pd.DataFrame, task: str, configs: Mapping[str, Any], *, guided: bool, truth: Path | str | None) -> None:
+    """What a late stage would refuse is refused before the first one works for hours; `guided`: `pretrain` needs labels."""
+    if guided:
+        labels(table, configs["pretrain"].task)
+    parse_tasks(task, table)
     if configs["retrieve"].k < 1:
         raise refuse("k", "at least 1", configs["retrieve"].k, "Ask for one cell or more.")
     if truth is not None and not Path(truth).is_file():

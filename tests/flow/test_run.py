@@ -39,10 +39,18 @@ encoder_options = {channels = [8, 8, 16, 16]}
 [train]
 epochs = 10
 aggregators = ["abmil-gated", "pamil"]
+[endtoend]
+epochs = 2
+budget = 8
+size = 32
+device = "cpu"
+encoder_options = {channels = [8, 8, 16, 16]}
+options = {hidden = 16, heads = 2}
 [evaluate]
 draws = 100
 """
 STAGES = ("tile", "check", "pretrain", "encode", "train", "predict", "retrieve", "evaluate", "report")
+JOINT = ("tile", "check", "endtoend", "encode", "predict", "retrieve", "evaluate", "report")
 
 
 def command(slides: Path, out: Path, *more: str) -> list[str]:
@@ -129,6 +137,27 @@ def test_a_model_scores_slides_never_seen_from_their_images(finished: Path, rend
     assert lost.returncode == 2
     assert "Give it with `--encoder`" in lost.stderr
     assert not (tmp_path / "lost").exists()
+
+
+def test_encoder_and_slide_model_together_and_slides_never_seen(rendered: Path, tmp_path: Path) -> None:
+    arguments = (rendered / "slides.csv", tmp_path / "run", "--cells", str(rendered / "cells.csv"), "--recipe", "abmilx",
+                 "--set", "pretrain.epochs=0", "--truth", str(rendered / "truth/cells.csv"))
+    done = run(*arguments)
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"slides.csv", "run.json", *JOINT}
+    page = (tmp_path / "run/report/index.html").read_text()
+    assert "Loss of abmilx" in page
+    assert "How far like cells share their attention" in page
+    assert len(pd.read_csv(tmp_path / "run/endtoend/log.csv")) == 2
+    assert "abmilx" in milscope("info", tmp_path / "run/endtoend").stdout
+    assert run(*arguments).stdout.count("(done before)") == len(JOINT)
+    fresh = pd.read_csv(rendered / "slides.csv")[["slide", "file"]].head(2)
+    fresh.assign(file=[str(rendered / file) for file in fresh["file"]]).to_csv(tmp_path / "new.csv", index=False)
+    again = milscope("predict", tmp_path / "run/endtoend/model", tmp_path / "new.csv", "--cells", rendered / "cells.csv",
+                     "--out", tmp_path / "new")
+    assert again.returncode == 0, again.stderr
+    new, old = (pd.read_csv(out / "predict" / "slides.csv").set_index("slide") for out in (tmp_path / "new", tmp_path / "run"))
+    np.testing.assert_allclose(new["logit"], old.loc[new.index, "logit"], atol=1e-4)
 
 
 def test_info_tells_of_every_artifact(finished: Path) -> None:

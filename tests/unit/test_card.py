@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from milscope.card import card, card_of, describe, operating_lines
-from milscope.configs import ReportConfig, TileConfig, TrainConfig
+from milscope.configs import EndToEndConfig, ReportConfig, TileConfig, TrainConfig
 from milscope.operating import Operating
 from milscope.store import Stage, fingerprint, read_manifest
 from milscope.types import InputError
@@ -133,6 +133,25 @@ def test_info_of_a_model(tmp_path):
                  ("warning", "1 slides were left out: s1")]:
         assert each in told
     assert any(value.startswith("negative below suspicion 1.25") for value in values)
+
+
+def test_info_of_what_was_trained_end_to_end(tmp_path):
+    with Stage(tmp_path / "both", "endtoend", EndToEndConfig(budget=64), {"cells": "c1"}, ["p1"]) as stage:
+        with Stage(stage.work / "encoder", "encoder", EndToEndConfig(budget=64), {"cells": "c1"}, ["p1"]) as inner:
+            inner.summary.update(encoder="resnet18", epochs=3)
+        model(stage.work, RECORD, EndToEndConfig(budget=64))
+        stage.summary.update(encoder="resnet18", chunk=256, task="abnormal")
+    for part in ("", "encoder", "model"):
+        lines = describe(tmp_path / "both" / part).splitlines()
+        settings = [number for number, line in enumerate(lines) if line.startswith("settings ")]
+        assert [lines[number].split()[1:] for number in settings] == [["budget", "64"]]
+        assert not lines[settings[0] + 1].startswith(" "), "no other setting"
+    told = describe(tmp_path / "both")
+    assert told.startswith("endtoend ")
+    assert "temperature 1.5" in told
+    assert "chunk" in told
+    assert sum(line.startswith("encoder") for line in told.splitlines()) == 1
+    assert card(tmp_path / "both") == card(tmp_path / "both" / "model")
 
 
 @pytest.mark.parametrize("kind", ["cells", "encoder", "features", "model", "scores"])

@@ -89,6 +89,22 @@ def test_a_toml_file_sets_a_stage_and_flags_win(tmp_path: Path, monkeypatch: pyt
     assert (seen[0].size, seen[0].quality) == (96, 90)
 
 
+@pytest.mark.parametrize(("task", "columns"), [
+    ("abnormal", "abnormal"), ("grade:ordinal(a<b)", None), ("abnormal,other", None)])
+def test_kinds_of_tasks_go_to_the_stages_that_know_them(task: str, columns: str | None,
+                                                        monkeypatch: pytest.MonkeyPatch) -> None:
+    from milscope.recipes import Ran
+
+    seen = []
+    monkeypatch.setattr(sys.modules["milscope.recipes"], "run",
+                        lambda *_, settings, **__: seen.append(settings) or Ran(Path(), Path(), 0.5))
+    CliRunner().invoke(cli, ["run", "s.csv", "--task", task, "--seed", "3"], catch_exceptions=False)
+    told = {stage: values.get("task") for stage, values in seen[0].items()}
+    assert told["train"] == told["endtoend"] == task
+    assert told["pretrain"] == told["check"] == columns
+    assert seen[0]["endtoend"]["seed"] == seen[0]["pretrain"]["seed"] == 3
+
+
 def test_broken_toml_is_told(tmp_path: Path) -> None:
     (tmp_path / "run.toml").write_text("[tile\n")
     with pytest.raises(InputError, match="a TOML file"):

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard
 
@@ -13,7 +14,7 @@ from milscope.store import Manifest, fingerprint, read_manifest
 from milscope.types import refuse
 
 KINDS = {
-    "tile": "cells", "check": "audit", "pretrain": "encoder", "encode": "features", "train": "model",
+    "tile": "cells", "check": "audit", "pretrain": "encoder", "endtoend": "endtoend", "encode": "features", "train": "model",
     "predict": "scores", "retrieve": "ranked", "evaluate": "metrics",
 }
 NUMBERS = ("label", "probability", "called", "cells", "skipped", "width", "height", "mpp")
@@ -26,14 +27,14 @@ class Gathered(NamedTuple):
     Attributes:
         run: Its directory.
         task: The question that was asked of every slide; "" if the run does not say.
-        manifests: Stage → manifest, of the stages that are there.
+        manifests: Stage → manifest, of the stages that are there and that the scores came from.
         slides: One row per slide in order of suspicion: slide, patient, split, label, probability, called, cells,
             skipped, width, height (slide pixels), mpp (microns per pixel), and the numbers of `evaluate`'s table.
         failures: slide, cell, reason of what could not be read.
         metrics: As `evaluate` wrote them.
         curves: The task's curves.
         pretraining: The encoder's log, one row per epoch.
-        training: The slide models' log.
+        training: The slide models' log; of `endtoend` that of both together.
         candidates: The slide models that were tried.
         audit: What `check` found, as it wrote it.
         fingerprints: Of everything above.
@@ -72,7 +73,8 @@ def gather(run: Path) -> Gathered:
     if not manifests and not (run / "slides.csv").exists():
         raise refuse("run", "the directory of a run", f"neither slides.csv nor a finished stage in {run}",
                      "Give the folder that `milscope run` wrote.")
-    task = _task(run, manifests)
+    manifests = {stage: manifest for stage, manifest in manifests.items() if stage not in _left(manifests)}
+    task, learned = _task(run, manifests), run / ("endtoend/model" if "endtoend" in manifests else "train")
     fingerprints = {stage: manifest.fingerprint for stage, manifest in manifests.items()}
     if (run / "slides.csv").exists():
         fingerprints["slides"] = fingerprint((run / "slides.csv").read_text(encoding="utf-8"))
@@ -82,12 +84,23 @@ def gather(run: Path) -> Gathered:
         failures=table(run / "tile" / "failures.csv"),
         metrics=_json(run / "evaluate" / "metrics.json"),
         curves=of_task(_json(run / "evaluate" / "curves.json"), task),
-        pretraining=table(run / "pretrain" / "log.csv"),
-        training=table(run / "train" / "log.csv"),
-        candidates=table(run / "train" / "candidates.csv"),
+        pretraining=table(run / "pretrain" / "log.csv") if "pretrain" in manifests else pd.DataFrame(),
+        training=table(learned / "log.csv"),
+        candidates=table(learned / "candidates.csv"),
         audit=_json(run / "check" / "audit.json"),
         fingerprints=fingerprints,
     )
+
+
+def _left(manifests: Mapping[str, Manifest]) -> set[str]:
+    """Of stages that another recipe left in the same folder those that the scores did not come from."""
+    if "endtoend" not in manifests:
+        return set()
+    scores, model = manifests.get("predict"), manifests.get("train")
+    if scores is not None and model is not None and scores.inputs.get("model") == model.fingerprint:
+        return {"endtoend"}
+    encoder, init = manifests.get("pretrain"), manifests["endtoend"].inputs.get("init")
+    return {"train"} if encoder is not None and encoder.fingerprint == init else {"train", "pretrain"}
 
 
 def of_task(node: Any, task: str) -> dict[str, Any]:  # noqa: ANN401
@@ -156,7 +169,7 @@ def _slides(run: Path, task: str) -> pd.DataFrame:
 
 
 def _task(run: Path, manifests: dict[str, Manifest]) -> str:
-    for stage in ("predict", "train", "evaluate", "pretrain"):
+    for stage in ("predict", "train", "endtoend", "evaluate", "pretrain"):
         if stage in manifests:
             said = manifests[stage].summary.get("task") or manifests[stage].config.get("task")
             if said:

@@ -51,7 +51,7 @@ def pretraining(log: pd.DataFrame) -> Iterator[Chart]:
 
 
 def training(log: pd.DataFrame) -> Iterator[Chart]:
-    """Loss of each slide model, and the validation AUC of all."""
+    """Loss of each slide model, the validation AUC of all, and how far ABMILX's attention is smoothed."""
     if "epoch" not in log or not len(log):
         return
     models = [str(name) for name in log["aggregator"].unique()] if "aggregator" in log else ["model"]
@@ -67,3 +67,9 @@ def training(log: pd.DataFrame) -> Iterator[Chart]:
         yield Chart("Slides told apart (validation)", charts.epochs("train-auc", "AUC", aucs[:len(charts.SERIES)],
                                                                      reference=(0.5, "guessing"), limits=(0, 1.03)),
                     "On patients not trained on. With few validation slides it moves in large steps.")
+    shared = charts.lines_of(log, {"alpha": "alpha"})
+    if shared:
+        yield Chart("How far like cells share their attention",
+                    charts.epochs("train-alpha", "alpha", shared, reference=(0.0, "not at all")),
+                    "ABMILX adds to the attention of a cell, before it becomes a share, alpha times that of the cells that are "
+                    "like it. Below 0 it sets a cell apart from its like.")

@@ -98,7 +98,7 @@ def warnings(run: Gathered) -> Iterator[str]:
     if pretrain and pretrain.summary.get("collapsed"):
         yield ("Pretraining taught the encoder next to nothing: at its end two cells looked as alike as two views of one. "
                "Either it was too short, or the encoder collapsed; the curves under “How the encoder learned” tell which.")
-    if pretrain and pretrain.config.get("epochs") == 0:
+    if pretrain and pretrain.config.get("epochs") == 0 and "endtoend" not in run.manifests:
         yield "The encoder is untrained (0 passes): this run is a baseline."
     if run.metrics.get("transductive") and not any("ransductive" in said for said in told):
         yield "Judged on patients that the encoder or the model had seen in training (transductive): too good."
@@ -113,7 +113,7 @@ def warnings(run: Gathered) -> Iterator[str]:
         yield (f"Left out because damaged: {count(len(run.failures), 'cell or slide', 'cells or slides')}. "
                "They are listed under “What was read”.")
     yield from told
-    for stage in ("encode", "train", "predict"):
+    for stage in ("endtoend", "encode", "train", "predict"):
         if stage in run.manifests:
             yield from (_sentence(str(said)) for said in run.manifests[stage].summary.get("warnings") or ())
 

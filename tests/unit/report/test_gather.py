@@ -1,10 +1,13 @@
+import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
 from tests.fake_run import fake_run
 
 from milscope.report._gather import cells, gather, known, of_task, table
+from milscope.store import read_manifest
 from milscope.types import InputError
 
 
@@ -55,6 +58,31 @@ def test_an_artifact_of_another_kind_is_refused(tmp_path: Path):
     (run / "train").rename(run / "tile")
     with pytest.raises(InputError, match="a `cells` artifact"):
         gather(run)
+
+
+def test_of_two_trainings_in_a_folder_the_one_that_the_scores_came_from_is_read(tmp_path: Path):
+    run, other = fake_run(tmp_path / "run", joint=True), fake_run(tmp_path / "other")
+    assert list(gather(run).manifests) == ["tile", "check", "pretrain", "endtoend", "encode", "predict", "retrieve", "evaluate"]
+    assert gather(run).training["aggregator"].unique().tolist() == ["abmilx"]
+    assert gather(run).task == "abnormal"
+    shutil.copytree(other / "train", run / "train")
+    assert "train" not in gather(run).manifests
+    assert gather(run).candidates["aggregator"].tolist() == ["abmilx"]
+    scores = run / "predict" / "manifest.json"
+    manifest = json.loads(scores.read_text())
+    manifest["inputs"]["model"] = read_manifest(run / "train", "model").fingerprint
+    scores.write_text(json.dumps(manifest))
+    assert "endtoend" not in gather(run).manifests
+    assert len(gather(run).candidates) == 2
+    assert len(gather(run).pretraining) == 6
+
+
+def test_an_encoder_that_the_training_end_to_end_did_not_start_from_is_not_of_the_run(tmp_path: Path):
+    run, other = fake_run(tmp_path / "run", joint=True, leave_out=["pretrain"]), fake_run(tmp_path / "other")
+    shutil.copytree(other / "pretrain", run / "pretrain")
+    found = gather(run)
+    assert "pretrain" not in found.manifests
+    assert found.pretraining.empty
 
 
 def test_cells_carry_the_scale_of_their_image(tmp_path: Path):

@@ -14,6 +14,13 @@ def test_every_quantity_of_the_logs_is_drawn(tmp_path: Path):
         "Loss of abmil-gated", "Loss of pamil", "Slides told apart (validation)"]
 
 
+def test_a_training_end_to_end_is_drawn_with_the_smoothing_of_its_attention(tmp_path: Path):
+    run = gather(fake_run(tmp_path / "run", joint=True))
+    titles = ["Loss of abmilx", "Slides told apart (validation)", "How far like cells share their attention"]
+    assert [chart.title for chart in training(run.training)] == titles
+    assert [chart.title for chart in training(run.training.assign(alpha=float("nan")))] == titles[:2]
+
+
 def test_an_empty_log_draws_nothing():
     assert list(pretraining(pd.DataFrame())) == []
     assert list(training(pd.DataFrame({"epoch": []}))) == []

@@ -16,6 +16,15 @@ def test_every_section_is_there(tmp_path: Path):
     assert "passes over all training cells" in page.split('id="made"')[1]
 
 
+def test_a_training_end_to_end_is_told_as_one(tmp_path: Path):
+    page = render(gather(fake_run(tmp_path / "run", joint=True, leave_out=["pretrain"])), ReportConfig(), lambda _: None)
+    encoder, model = page.split('<section id="encoder"')[1].split('<section id="model"')
+    assert "learned together with the slide model" in encoder
+    assert "“random” choosing the cells of a step" in model
+    assert "which cells of a slide get gradients in a step" in page.split('id="made"')[1]
+    assert "The encoder was not trained" not in page
+
+
 def test_parts_are_counted_by_patient_and_slide(tmp_path: Path):
     slides = gather(fake_run(tmp_path / "run")).slides.assign(patient="one")
     rows = {row["split"]: row for row in _splits(slides)}

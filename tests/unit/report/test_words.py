@@ -36,6 +36,12 @@ def test_a_calm_run_is_not_warned_of_collapse(tmp_path: Path):
     assert not any("collapsed" in warning or "transductive" in warning for warning in words.warnings(run))
 
 
+def test_an_encoder_that_learns_with_the_slide_model_is_no_baseline(tmp_path: Path):
+    told = list(words.warnings(gather(fake_run(tmp_path / "run", epochs=0, joint=True))))
+    assert not any("untrained" in warning for warning in told)
+    assert "1 slides without cells were left out: s9." in told
+
+
 def test_a_result_that_may_be_guessing_is_called_so(tmp_path: Path):
     run = gather(fake_run(tmp_path / "run"))
     run.metrics["slides"]["abnormal"]["auc"].update(value=0.6, low=0.4)
