@@ -26,6 +26,7 @@ CASES = {
     "all": {"sampler": "all"},
     "attention": {"sampler": "attention"},
     "multi-scale": {"sampler": "multi-scale", "scales": ("1", "0.5")},
+    "chunk": {"sampler": "all", "statistics": "chunk"},
     "cox": {"sampler": "all", "task": "death:cox(months,died)", "batch": 5},
 }
 SCRIPT = """
@@ -71,7 +72,16 @@ def together(cells: Path, slides: Path, tmp_path_factory: pytest.TempPathFactory
 
 
 @pytest.mark.xdist_group("distributed")
-@pytest.mark.parametrize("case", CASES)
+def test_statistics_of_each_process_become_one(together: Path) -> None:
+    """With the chunks' own statistics, of which each process has others, what is kept has those of both."""
+    kept = weights(together / "chunk")
+    assert kept["encoder.backbone.bn1.num_batches_tracked"] > 0
+    assert all(np.isfinite(value).all() for value in kept.values())
+    assert np.abs(kept["encoder.backbone.bn1.running_mean"]).max() > 0
+
+
+@pytest.mark.xdist_group("distributed")
+@pytest.mark.parametrize("case", [case for case in CASES if case != "chunk"])
 def test_two_processes_take_the_steps_of_one(case: str, together: Path, cells: Path, slides: Path, tmp_path: Path) -> None:
     config = EndToEndConfig(**{"task": "abnormal", **EXACT, **CASES[case]})
     alone = endtoend(cells, slides, tmp_path / "alone", config).directory

@@ -133,9 +133,10 @@ class _Run:
     def _rows(self, encoder: Encoder) -> Rows:
         """The decoded cells; one process decodes them, the others find them done."""
         slides = self.table["slide"].tolist()
-        first = Rows(self.store, slides, self.config, size=encoder.size, work=self.work) if self.team.leads else None
+        options: dict[str, Any] = {"like": next(encoder.parameters()), "size": encoder.size, "work": self.work}
+        first = Rows(self.store, slides, self.config, **options) if self.team.leads else None
         self.team.wait()
-        return first or Rows(self.store, slides, self.config, size=encoder.size, work=self.work)
+        return first or Rows(self.store, slides, self.config, **options)
 
     def _plan(self, networks: Networks, rows: Rows, train: list[int]) -> Plan:
         """How much is done at a time; made once, and kept for a resumed training."""

@@ -25,12 +25,14 @@ class Rows:
         store: The cells.
         slides: Whose, in this order; a slide is spoken of by its place among them.
         config: The settings.
+        like: What views are made like: a weight of the encoder, of its type and on its device.
         size: Side of a view, pixels.
         work: Where decoded cells are kept.
     """
 
-    def __init__(self, store: CellStore, slides: Sequence[str], config: EndToEndConfig, *, size: int, work: Path) -> None:
-        self.size, self.config = size, config
+    def __init__(self, store: CellStore, slides: Sequence[str], config: EndToEndConfig, *, like: Tensor, size: int,
+                 work: Path) -> None:
+        self.size, self.config, self.device, self.kind = size, config, like.device, like.dtype
         self.side = math.ceil(size * config.margin)
         self.views = Views(size, colour=config.colour, stain=config.stain, orientations=config.orientations,
                            resize=config.resize)
@@ -51,20 +53,32 @@ class Rows:
         """The numbers, among all rows, of some rows of a slide."""
         return int(self.pixels.starts[slide]) + seen
 
-    def middles(self, numbers: Numbers, device: torch.device) -> Float[Tensor, "row 3 size size"]:
+    def all_of(self, slides: Sequence[int]) -> Numbers:
+        """The numbers of all rows of some slides, one slide after the other."""
+        return torch.cat([self.numbers(slide, torch.arange(self.count(slide))) for slide in slides])
+
+    def some_of(self, slides: Sequence[int], most: int, chance: torch.Generator) -> Numbers:
+        """The numbers of so many of their rows, drawn by chance, in no order."""
+        numbers = self.all_of(slides)
+        return numbers[torch.randperm(len(numbers), generator=chance)[:most]]
+
+    def middles(self, numbers: Numbers) -> Float[Tensor, "row 3 size size"]:
         """The views without chance."""
-        return centre(self._read(numbers, device), self.size)
+        return self._ready(centre(self._read(numbers), self.size))
 
     def draw(self, rows: int, *seed: int) -> Draw:
         """The chance in the views of so many rows."""
         return self.views.draw(rows, self.side, seeded(*seed))
 
-    def views_of(self, numbers: Numbers, draw: Draw, device: torch.device) -> Float[Tensor, "row 3 size size"]:
+    def views_of(self, numbers: Numbers, draw: Draw) -> Float[Tensor, "row 3 size size"]:
         """One random view of each row, as drawn."""
-        return self.views.apply(self._read(numbers, device), draw)
+        return self._ready(self.views.apply(self._read(numbers), draw))
 
-    def _read(self, numbers: Numbers, device: torch.device) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(self.pixels[numbers.numpy()])).to(device)
+    def _read(self, numbers: Numbers) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(self.pixels[numbers.numpy()])).to(self.device)
+
+    def _ready(self, views: Tensor) -> Tensor:
+        return views.to(self.kind, memory_format=torch.channels_last)
 
 
 class Seen(NamedTuple):

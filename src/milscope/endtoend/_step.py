@@ -96,13 +96,10 @@ class Step:
     @torch.no_grad()
     def fit_scale(self, slides: Int[Tensor, " slide"], most: int) -> None:
         """Measures by which mean and deviation features are standardised, on so many rows; it stays as it is at the start."""
-        numbers = torch.cat([self.rows.numbers(slide, torch.arange(self.rows.count(slide))) for slide in slides.tolist()])
-        chosen = numbers[torch.randperm(len(numbers), generator=self._chance((-1, -1), 0, 0))[:most]]
-        encoder, features = self.moved.networks.encoder.train(), []
+        chosen = self.rows.some_of(slides.tolist(), most, self._chance((-1, -1), 0, 0))
+        encoder = self.moved.networks.encoder.train()
         with statistics_kept(encoder), mixed_precision(self.device, self.plan.precision):
-            for part in chosen.split(self.plan.chunk):
-                views = self.rows.middles(part, self.device).to(self.kind, memory_format=torch.channels_last)
-                features.append(encoder(views).cpu())
+            features = [encoder(self.rows.middles(part)).cpu() for part in chosen.split(self.plan.chunk)]
         self.moved.set_scale(measure_scale(features))
 
     def _seen(self, slides: Sequence[int], place: tuple[int, int]) -> Seen:
@@ -122,9 +119,9 @@ class Step:
         at_once = self.sampler.learns_all and len(seen.numbers) <= self.plan.chunk
 
         def encode(some: Int[Tensor, " some"]) -> Float[Tensor, "some feature"]:
-            views = self.rows.views_of(seen.numbers[some], seen.draw.of(some), self.device)
+            views = self.rows.views_of(seen.numbers[some], seen.draw.of(some))
             with mixed_precision(self.device, self.plan.precision):
-                return encoder(views.to(self.kind, memory_format=torch.channels_last)).to(self.kind)
+                return encoder(views).to(self.kind)
 
         parts, seed = self._parts(torch.arange(len(seen.numbers)), place), self._seed(place, self.team.rank, 3)
         with self._drawing(seed):

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.optim.swa_utils import update_bn
 
 from milscope.checkpoints import load_checkpoint, save_checkpoint, seeded
 from milscope.devices import mixed_precision, peak_memory
@@ -25,6 +26,8 @@ from milscope.tasks import mean_measure, sampling_weights
 from milscope.types import refuse
 
 CHECKPOINT_SECONDS = 30
+STATISTICS_ROWS = 2048
+"""Rows from which the statistics of batch normalisation are taken after an epoch."""
 GIGABYTE = 1e9
 
 
@@ -112,7 +115,7 @@ class Training:
 
     def _close(self, epoch: int, slides: int, speed: float) -> None:
         """Judges what is kept on the validation slides, and remembers it if it is the best so far."""
-        self._agree()
+        self._measure_statistics(epoch)
         loss, auc = self._validate()
         row = Row(aggregator=self.config.aggregator, epoch=epoch, train_loss=self.loss / slides, validation_loss=loss,
                   validation_auc=auc, learning_rate=self._rate(self.position - self.steps),
@@ -143,13 +146,10 @@ class Training:
 
     def _answer(self, networks: Networks, slides: Sequence[int], most: int) -> Float[Tensor, "slide logit"]:
         """The logits of slides whose features are in memory together, so many rows encoded at a time."""
-        device, features = self.step.device, []
-        numbers = torch.cat([self.rows.numbers(slide, torch.arange(self.rows.count(slide))) for slide in slides])
-        with mixed_precision(device, self.plan.precision):
-            for part in numbers.split(most):
-                views = self.rows.middles(part, device).to(self.step.kind, memory_format=torch.channels_last)
-                features.append(networks.encoder(views).to(self.step.kind))
-            offsets = torch.tensor([0, *map(self.rows.count, slides)], device=device).cumsum(0)
+        with mixed_precision(self.step.device, self.plan.precision):
+            features = [networks.encoder(self.rows.middles(part)).to(self.step.kind)
+                        for part in self.rows.all_of(slides).split(most)]
+            offsets = torch.tensor([0, *map(self.rows.count, slides)], device=self.step.device).cumsum(0)
             return networks.aggregator(Bags(torch.cat(features), offsets)).logits.float()
 
     def _validate(self) -> tuple[float, float]:
@@ -158,14 +158,18 @@ class Training:
         measures = asked.questions.measures(logits, targets)
         return (asked.loss(logits, targets) / len(held)).item(), mean_measure(list(measures.values()))
 
-    def _agree(self) -> None:
-        """The statistics of normalisation are each process's own; from here on all have their mean."""
-        if self.team.ranks == 1:
+    @torch.no_grad()
+    def _measure_statistics(self, epoch: int) -> None:
+        """Batch normalisation of what is kept gets the statistics of training cells as prediction sees them.
+
+        The running ones belong to other weights than the average, and to each process its own.
+        """
+        if self.moved.networks.fixed:
             return
-        for networks in dict.fromkeys((self.moved.networks, self.moved.kept)):
-            moving = [buffer for buffer in networks.buffers() if buffer.is_floating_point()]
-            for buffer, total in zip(moving, self.team.add_up(moving), strict=True):
-                buffer.copy_(total / self.team.ranks)
+        chosen = self.rows.some_of(self.lesson.train.tolist(), STATISTICS_ROWS, seeded(self.config.seed, epoch, -1))
+        parts = chosen.tensor_split(max(1, -(-len(chosen) // self.plan.chunk)))
+        with mixed_precision(self.step.device, self.plan.precision):
+            update_bn(map(self.rows.middles, parts), self.moved.kept.encoder)
 
     def _order(self, epoch: int) -> Int[Tensor, " drawn"]:
         own, chance = self.lesson.train, seeded(self.config.seed, epoch)
