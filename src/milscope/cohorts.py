@@ -91,6 +91,22 @@ def check_classes(questions: Questions, table: pd.DataFrame, left_out: Sequence[
                 raise InputError(f"{error}{why}") from error
 
 
+def check_settings(config: Learning) -> None:
+    """Refuses what no training takes: rates, shares and probabilities out of their ranges."""
+    if not config.learning_rate > 0:
+        raise refuse("learning_rate", "above 0", config.learning_rate, "Correct it.")
+    if not config.weight_decay >= 0:
+        raise refuse("weight_decay", "at least 0", config.weight_decay, "Correct it.")
+    if not 0 <= config.dropout < 1:
+        raise refuse("dropout", "at least 0 and below 1", config.dropout, "Correct it.")
+    if config.sensitivity is None and config.specificity is not None:
+        raise refuse("specificity", "given with `sensitivity`", config.specificity, "Give both, or `sensitivity` alone.")
+    for name in ("sensitivity", "specificity", "confidence", "calibration"):
+        value = getattr(config, name)
+        if value is not None and not 0 < value < 1:
+            raise refuse(name, "between 0 and 1", value, "Correct it.")
+
+
 def check_promise(cohort: Cohort, config: Learning) -> None:
     """Refuses a promise that the patients set aside are too few for, before anything is trained."""
     if config.sensitivity is not None:

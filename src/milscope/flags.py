@@ -19,7 +19,7 @@ from milscope.types import refuse
 PATH = click.Path(path_type=Path)
 SHOWN = {"slides": "{:,} slides", "cells": "{:,} cells", "features": "{:,} features a cell", "failures": "{:,} failures",
          "epochs": "{} epochs", "contrast_over_chance": "contrast {:.2f} of chance", "aggregator": "{}",
-         "validation_loss": "validation loss {:.3f}", "validation_auc": "validation AUC {:.3f}",
+         "validation_loss": "validation loss {:.3f}", "validation_auc": "validation AUC {:.3f}", "memory": "{}",
          "positives": "{:,} called positive", "auc": "test AUC {:.3f}", "page": "{}"}
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from milscope.aggregators import ENSEMBLE, Aggregator, aggregator_class, restored
 from milscope.candidates import Candidates, Member, candidate_names, rows_of
 from milscope.card import card_of
-from milscope.cohorts import COHORTS, Cohort, check_classes, check_promise, parts, places, read_cohort
+from milscope.cohorts import COHORTS, Cohort, check_classes, check_promise, check_settings, parts, places, read_cohort
 from milscope.configs import TrainConfig
 from milscope.fitting import Computer, Lesson, Slides
 from milscope.models import calibrated, operating_points, record_of, write_model
@@ -229,15 +229,4 @@ def _check(config: TrainConfig) -> None:
     for name in ("epochs", "patience", "batch", "cells", "ensemble", "seeds"):
         if getattr(config, name) < 1:
             raise refuse(name, "at least 1", getattr(config, name), "Correct it.")
-    if not config.learning_rate > 0:
-        raise refuse("learning_rate", "above 0", config.learning_rate, "Correct it.")
-    if not config.weight_decay >= 0:
-        raise refuse("weight_decay", "at least 0", config.weight_decay, "Correct it.")
-    if not 0 <= config.dropout < 1:
-        raise refuse("dropout", "at least 0 and below 1", config.dropout, "Correct it.")
-    if config.sensitivity is None and config.specificity is not None:
-        raise refuse("specificity", "given with `sensitivity`", config.specificity, "Give both, or `sensitivity` alone.")
-    for name in ("sensitivity", "specificity", "confidence", "calibration"):
-        value = getattr(config, name)
-        if value is not None and not 0 < value < 1:
-            raise refuse(name, "between 0 and 1", value, "Correct it.")
+    check_settings(config)

@@ -11,7 +11,7 @@ import torch
 
 from milscope.aggregators import aggregator_class
 from milscope.card import card_of
-from milscope.cohorts import Cohort, check_classes, check_promise, places, read_cohort
+from milscope.cohorts import Cohort, check_classes, check_promise, check_settings, places, read_cohort
 from milscope.configs import EndToEndConfig
 from milscope.distributed import Team, team
 from milscope.encoders import Encoder
@@ -49,6 +49,8 @@ class EndToEnd(NamedTuple):
     aggregator: str
     validation_loss: float
     validation_auc: float
+    memory: str
+    """How much was done at a time, and what it was to take."""
     warnings: list[str]
 
 
@@ -94,7 +96,7 @@ def endtoend(cells: Path | str, slides: Path | str | pd.DataFrame, out: Path | s
                 _Run(store, cohort, config, stage.work, together).run(Path(init) if init is not None else None, stage.planned)
         together.wait()
     found = stage.manifest.summary
-    return EndToEnd(Path(out), found["aggregator"], found["validation_loss"], found["validation_auc"], found["warnings"])
+    return EndToEnd(Path(out), **{name: found[name] for name in EndToEnd._fields[1:]})
 
 
 class _Run:
@@ -221,20 +223,13 @@ def _checked(config: EndToEndConfig) -> EndToEndConfig:
     windows(config.scales, config.windows)
     bytes_of(config.memory)
     make_sampler(config, max(1, config.budget))
-    least = {"budget": 0, "chunk": 0, "size": 0, "margin": 1, "epochs": 1, "patience": 1, "batch": 1, "weight_decay": 0,
-             "warmup": 0, "colour": 0, "stain": 0, "cache": 0}
+    check_settings(config)
+    least = {"budget": 0, "chunk": 0, "size": 0, "margin": 1, "epochs": 1, "patience": 1, "batch": 1, "warmup": 0,
+             "colour": 0, "stain": 0, "cache": 0}
     for name, bound in least.items():
         if not getattr(config, name) >= bound:
             raise refuse(name, f"at least {bound}", getattr(config, name), "Give a larger one.")
-    for name in ("average", "dropout", "resize"):
+    for name in ("average", "resize"):
         if not 0 <= getattr(config, name) < 1:
             raise refuse(name, "at least 0 and below 1", getattr(config, name), "Correct it.")
-    if not config.learning_rate > 0:
-        raise refuse("learning_rate", "above 0", config.learning_rate, "Correct it.")
-    if config.sensitivity is None and config.specificity is not None:
-        raise refuse("specificity", "given with `sensitivity`", config.specificity, "Give both, or `sensitivity` alone.")
-    for name in ("sensitivity", "specificity", "confidence", "calibration"):
-        value = getattr(config, name)
-        if value is not None and not 0 < value < 1:
-            raise refuse(name, "between 0 and 1", value, "Correct it.")
     return config
