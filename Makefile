@@ -17,7 +17,7 @@ demo: .venv/.ready
 
 ## make test   every test
 test: .venv/.ready-dev
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 ## make check  style and types
 check: .venv/.ready-dev

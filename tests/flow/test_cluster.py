@@ -23,8 +23,7 @@ from milscope.pretrain import pretrain
 from milscope.tile import tile
 from milscope.train import train
 
-pytestmark = [pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs milscope[cluster]"),
-              pytest.mark.xdist_group("cluster")]
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs milscope[cluster]")
 NODES = Path(__file__).with_name("ray_nodes.py")
 
 

@@ -89,7 +89,6 @@ def together(cells: Path, slides: Path, tmp_path_factory: pytest.TempPathFactory
     return out
 
 
-@pytest.mark.xdist_group("distributed")
 @pytest.mark.parametrize("case", CASES)
 def test_two_processes_take_the_steps_of_one(case: str, together: Path, cells: Path, slides: Path, tmp_path: Path) -> None:
     alone = pretrain(cells, slides, tmp_path / "alone", PretrainConfig(**{**EXACT, **CASES[case]})).directory
@@ -100,7 +99,6 @@ def test_two_processes_take_the_steps_of_one(case: str, together: Path, cells: P
     np.testing.assert_allclose(*logs, atol=1e-5)
 
 
-@pytest.mark.xdist_group("distributed")
 def test_killed_with_two_processes_goes_on_with_one(cells: Path, slides: Path, tmp_path: Path) -> None:
     options = [str(cells), str(slides), "--epochs", "6", "--precision", "float64", "--size", "32", "--batch", "50",
                "--encoder-options", '{"channels": [8, 8, 16, 16]}', "--projection", "16", "--device", "cpu"]

@@ -19,8 +19,6 @@ from safetensors.torch import load_file
 from milscope.cli import main
 from milscope.store import read_manifest
 
-pytestmark = pytest.mark.xdist_group("run")  # one worker makes the finished run, once
-
 SMALL = """
 [split]
 validation = 0.25

@@ -269,8 +269,8 @@ def test_an_operating_point_is_frozen_in_the_model(cells: Path, table: pd.DataFr
 
 def test_it_learns(tmp_path: Path) -> None:
     """Slides on which many cells are abnormal are told apart on patients it was not trained on."""
-    synth(tmp_path / "slides", SynthConfig(slides=30, cells=24, rate=0.6, seed=3, workers=1, crops=True))
+    synth(tmp_path / "slides", SynthConfig(slides=24, cells=16, rate=0.8, seed=3, workers=1, crops=True))
     table = split(read_slides(tmp_path / "slides/slides.csv"), SplitConfig(validation=0.4, test=0.0))
     store = tile(table, tmp_path / "tile", cells=tmp_path / "slides/cells", config=TileConfig(workers=1, limit=0.0)).directory
-    done = endtoend(store, table, tmp_path / "a", small(epochs=20, budget=0, average=0.9, learning_rate=3e-3, select="auc"))
+    done = endtoend(store, table, tmp_path / "a", small(epochs=12, budget=0, average=0.9, learning_rate=3e-3, select="auc"))
     assert done.validation_auc > 0.85
