@@ -24,7 +24,7 @@ from milscope.tasks import JointLoss, Questions
 HEAD = 32_768
 """Most rows that the slide model takes at a time."""
 
-Gradient = Float[Tensor, "row feature"]
+Features = Float[Tensor, "row feature"]
 
 
 class Asked(NamedTuple):
@@ -77,21 +77,16 @@ class Step:
         """One step on the slides of all processes; gives the loss summed over slides, and the rows that were looked at.
 
         Args:
-            slides: Their places.
+            slides: Their places; at least as many as processes.
             place: Epoch and step, from which all chance follows.
             rate: The learning rate.
         """
-        own = slides[self.team.share(len(slides))]
-        loss, looked = torch.zeros((), device=self.device), 0
-        if len(own):
-            seen = self._seen(own.tolist(), place)
-            loss, looked = self._learn(seen, slides, place), len(seen.numbers)
-        else:
-            self._answer_for_nobody(slides)
+        seen = self._seen(slides, place)
+        loss = self._learn(seen, slides, place)
         told = loss if self.team.leads or not self.asked.compares else torch.zeros_like(loss)  # all of them have the same
         gradients = self.team.add_up([*self.moved.gradients(), told.to(self.kind)[None]])
         self.moved.step(gradients[:-1], rate)
-        return gradients[-1][0] * len(slides), looked
+        return gradients[-1][0] * len(slides), len(seen.numbers)
 
     @torch.no_grad()
     def fit_scale(self, slides: Int[Tensor, " slide"], most: int) -> None:
@@ -102,19 +97,24 @@ class Step:
             features = [encoder(self.rows.middles(part)).cpu() for part in chosen.split(self.plan.chunk)]
         self.moved.set_scale(measure_scale(features))
 
-    def _seen(self, slides: Sequence[int], place: tuple[int, int]) -> Seen:
-        """The rows that the slides consist of in this step."""
+    def _seen(self, slides: Int[Tensor, " slide"], place: tuple[int, int]) -> Seen:
+        """The rows that the own slides consist of in this step."""
         numbers, lengths, draws = [], [], []
-        for slide in slides:
-            chosen = self.sampler.seen(self.rows.of(slide), self._chance(place, slide, 0))
+        for who in self._own(slides):
+            slide = int(slides[who])
+            chosen = self.sampler.seen(self.rows.of(slide), self._chance(place, who, 0))
             numbers.append(self.rows.numbers(slide, chosen))
             lengths.append(len(chosen))
-            draws.append(self.rows.draw(len(chosen), self.config.seed, *place, slide, 1))
+            draws.append(self.rows.draw(len(chosen), self.config.seed, *place, who, 1))
         return Seen(torch.cat(numbers), lengths, joined(draws))
+
+    def _own(self, slides: Int[Tensor, " slide"]) -> range:
+        """Which of the step's slides are this process's."""
+        share = self.team.share(len(slides))
+        return range(share.start, share.stop)
 
     def _learn(self, seen: Seen, slides: Int[Tensor, " slide"], place: tuple[int, int]) -> Float[Tensor, ""]:
         """The loss, over the number of slides in the step; the gradients are left in the parameters."""
-        own = slides[self.team.share(len(slides))].tolist()
         encoder = self.moved.networks.encoder.train()
         at_once = self.sampler.learns_all and len(seen.numbers) <= self.plan.chunk
 
@@ -130,7 +130,7 @@ class Step:
         loss, attention = self._head(leaf, seen, slides, place)
         gradient = torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
         if not self.sampler.learns_all:
-            parts = self._parts(self._learned(attention, seen, own, place), place)
+            parts = self._parts(self._learned(attention, seen, self._own(slides), place), place)
         gradients = [gradient[part.to(self.device)] for part in parts]
         if at_once:
             features.backward(gradients[0])
@@ -145,7 +145,7 @@ class Step:
             some = some[torch.randperm(len(some), generator=self._chance(place, self.team.rank, 2))]
         return list(some.tensor_split(max(1, -(-len(some) // self.plan.chunk))))
 
-    def _head(self, features: Gradient, seen: Seen, slides: Int[Tensor, " slide"],
+    def _head(self, features: Features, seen: Seen, slides: Int[Tensor, " slide"],
               place: tuple[int, int]) -> tuple[Float[Tensor, ""], Float[Tensor, " row"]]:
         """The loss of the own slides, whose gradient is left in the features, and the attention that was paid to each row."""
         total, attentions = features.new_zeros(()), []
@@ -186,23 +186,17 @@ class Step:
         losses = [self.asked.loss(logits.to(self.kind), targets.to(self.kind)) for logits in streams]
         return torch.stack(losses).mean() / len(slides)
 
-    def _answer_for_nobody(self, slides: Int[Tensor, " slide"]) -> None:
-        """Takes part in the gathering of a step that has no slide for this process."""
-        if self.asked.compares:
-            nothing = torch.zeros(0, self.asked.questions.outputs, device=self.device, dtype=self.kind)
-            self.team.gather(nothing, len(slides))
-
     def _attention(self, found: Aggregated) -> Float[Tensor, " row"]:
         """How much each row counts for what is asked, the mean over tasks."""
         shares = self.asked.questions.logits(found.attention.detach().float())
         return torch.stack([task.attention(own) for task, own in zip(self.asked.questions.tasks, shares, strict=True)]).mean(0)
 
-    def _learned(self, attention: Float[Tensor, " row"], seen: Seen, slides: Sequence[int],
+    def _learned(self, attention: Float[Tensor, " row"], seen: Seen, slides: range,
                  place: tuple[int, int]) -> Int[Tensor, " learned"]:
         """The places, among the rows looked at, of those that learn."""
         chosen, start = [], 0
-        for slide, own in zip(slides, attention.cpu().split(seen.lengths), strict=True):
-            chosen.append(start + self.sampler.learned(own, self._chance(place, slide, 4)))
+        for who, own in zip(slides, attention.cpu().split(seen.lengths), strict=True):
+            chosen.append(start + self.sampler.learned(own, self._chance(place, who, 4)))
             start += len(own)
         return torch.cat(chosen)
 

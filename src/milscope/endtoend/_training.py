@@ -65,6 +65,9 @@ class Training:
         self.moved, self.rows, self.lesson, self.step = moved, rows, lesson, step
         self.config, self.team, self.plan, self.checkpoint = step.config, step.team, step.plan, work / "checkpoint.safetensors"
         self.steps = -(-len(lesson.train) // self.config.batch)
+        if len(lesson.train) // self.steps < self.team.ranks:
+            raise refuse("batch", f"large enough for a slide a process, {self.team.ranks} in every step", self.config.batch,
+                         "Raise it, or start fewer processes.")
         self.log: list[Row] = []
         self.best: Row | None = None
         self.best_weights: dict[str, Tensor] = {}
@@ -98,7 +101,7 @@ class Training:
         order = self._order(epoch)
         saved = started = time.monotonic()
         looked, waited = 0, 0.0
-        for number, slides in list(enumerate(order.split(self.config.batch)))[first:]:
+        for number, slides in list(enumerate(order.tensor_split(self.steps)))[first:]:
             loss, rows = self.step(slides, (epoch, number), self._rate(self.position))
             self.loss += float(loss)
             self.position += 1
