@@ -37,7 +37,7 @@ CPU = torch.device("cpu")
 GIGABYTE = 1e9
 WARM = 4
 """Steps until a new network is as fast as it gets."""
-SLOW, FEWER = 40_000, 3
+SLOW, FEWER = 40_000, 1
 """From so many cells on, so many rounds at most."""
 
 
