@@ -12,8 +12,8 @@ LAYERS = [
     "checkpoints", "schedule", "devices", "augment", "distributed", "encoders", "objectives", "surgery", "telemetry", "learner",
     "samplers", "recompute", "aggregators", "fitting", "candidates", "cohorts",
     "metrics", "validation", "models", "memory", "curves", "comparison", "truth", "ranking",
-    "synth", "tile", "check", "pretrain", "encode", "train", "endtoend", "predict", "crossvalidate", "retrieve", "evaluate",
-    "export", "report", "compare",
+    "synth", "tile", "check", "pretrain", "encode", "train", "distill", "extend", "endtoend", "predict", "crossvalidate",
+    "retrieve", "evaluate", "export", "report", "compare",
     "recipes", "flags", "cli", "__main__",
 ]
 SLOW = {"torch", "timm", "sklearn", "matplotlib", "pandas", "scipy"}

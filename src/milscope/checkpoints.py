@@ -83,8 +83,9 @@ def restore_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> No
         if name.startswith(OPTIMIZER):
             parameter, key = name.removeprefix(OPTIMIZER).split(".", 1)
             own = parameters[int(parameter)]
-            alike = torch.empty_like(own, dtype=tensor.dtype, device=tensor.device) if own.shape == tensor.shape else tensor
-            state.setdefault(int(parameter), {})[key] = alike.copy_(tensor) if alike is not tensor else tensor.clone()
+            lies = own if own.shape == tensor.shape else tensor
+            copy = torch.empty_like(lies, dtype=tensor.dtype, device=tensor.device).copy_(tensor)
+            state.setdefault(int(parameter), {})[key] = copy
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 

@@ -51,9 +51,22 @@ def peak_memory(device: torch.device) -> float:
     """
     if device.type == "cuda":
         return float(torch.cuda.max_memory_allocated(device))
-    status = Path("/proc/self/status")
-    if status.exists():  # `ru_maxrss` of a child begins with its parent's
-        lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
-        most, *mapped = (float(lines[name].split()[0]) * 1024 for name in ("VmHWM", "RssFile", "RssShmem"))
-        return most - sum(mapped)
+    lines = _status()
+    if lines:  # `ru_maxrss` of a child begins with its parent's
+        return lines["VmHWM"] - lines["RssFile"] - lines["RssShmem"]
     return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * 1024
+
+
+def taken_memory(device: torch.device) -> float:
+    """The memory that is taken now, counted likewise; where the system does not tell it, the most so far."""
+    if device.type == "cuda":
+        return float(torch.cuda.memory_allocated(device))
+    lines = _status()
+    return lines["RssAnon"] if lines else peak_memory(device)
+
+
+def _status() -> dict[str, float]:
+    """What Linux tells of the process's memory, in bytes; nothing elsewhere."""
+    file = Path("/proc/self/status")
+    lines = (line.split() for line in file.read_text().splitlines()) if file.exists() else ()
+    return {words[0].rstrip(":"): float(words[1]) * 1024 for words in lines if words[-1] == "kB"}

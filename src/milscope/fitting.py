@@ -1,8 +1,9 @@
 """Fits one aggregator: epochs of packed bags, the best of them on validation slides, early stopping, exact resume."""
 
+import copy
 import math
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypedDict
 
 import torch
@@ -13,6 +14,7 @@ from milscope.aggregators import Aggregated, Aggregator, Targets, aggregator_cla
 from milscope.checkpoints import optimizer_tensors, restore_optimizer, step_seed
 from milscope.configs import TrainConfig
 from milscope.devices import choose_device, choose_precision, mixed_precision
+from milscope.objectives import Guide
 from milscope.store import Bags, Scale
 from milscope.tasks import JointLoss, Questions, mean_measure, sampling_weights
 from milscope.types import refuse
@@ -49,6 +51,10 @@ class Lesson(NamedTuple):
     questions: Questions
     scale: Scale
     """By which the features were standardised."""
+    guide: Guide | None = None
+    """A teacher beside the labels of the training slides."""
+    start: Aggregator | None = None
+    """The model to go on from, of which only what asks for gradients learns; None: a new one."""
 
 
 class Computer(NamedTuple):
@@ -110,12 +116,7 @@ class Fit:
         self.best_weights: dict[str, Tensor] = {}
         self.loss = JointLoss.of(self.questions, lesson.slides.targets[lesson.train], config.loss,
                                  weighted=config.balance == "weights")
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self._seed())
-            self.model = new_aggregator(name, len(lesson.scale.mean), lesson.questions.outputs, config.dropout,
-                                        config.options.get(name, {}))
-        self.model.set_scale(lesson.scale)
-        self.model.to(self.computer.device)
+        self.model = (self._new() if lesson.start is None else copy.deepcopy(lesson.start)).to(self.computer.device)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), config.learning_rate,
                                            weight_decay=config.weight_decay)
 
@@ -157,6 +158,15 @@ class Fit:
         self.model.load_state_dict(unprefixed("model.", tensors))
         restore_optimizer(self.optimizer, tensors)
 
+    def _new(self) -> Aggregator:
+        lesson, config = self.lesson, self.config
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self._seed())
+            model = new_aggregator(self.name, len(lesson.scale.mean), lesson.questions.widths, config.dropout,
+                                   config.options.get(self.name, {}))
+        model.set_scale(lesson.scale)
+        return model
+
     def _order(self, chance: torch.Generator) -> Int[Tensor, " drawn"]:
         own = self.lesson.train
         if self.config.balance != "sampling":
@@ -174,16 +184,20 @@ class Fit:
             for group in computer.groups(slides, bags):
                 targets = labels[group].to(computer.device)
                 found = computer.look(self.model, bags.select(group), self.questions.membership(targets))
-                loss = (self._loss(found, targets) + found.penalty * len(group)) / len(slides)
+                loss = (self._loss(found, group, targets) + found.penalty * len(group)) / len(slides)
                 loss.backward()
                 total += loss.item()
         self.optimizer.step()
         return total
 
-    def _loss(self, found: Aggregated, targets: Float[Tensor, "slide column"]) -> Float[Tensor, ""]:
+    def _loss(self, found: Aggregated, slides: Int[Tensor, " slide"], targets: Float[Tensor, "slide column"],
+              ) -> Float[Tensor, ""]:
         """The sum over slides; where several streams of logits are trained, the mean of theirs."""
-        streams = [found.logits] if found.streams is None else list(found.streams)
-        return torch.stack([self.loss(logits.float(), targets) for logits in streams]).mean()
+        streams = [logits.float() for logits in ([found.logits] if found.streams is None else found.streams)]
+        losses = [self.loss(logits, targets) for logits in streams]
+        if (guide := self.lesson.guide) is not None:
+            losses = [loss + guide.loss(self.loss, slides, logits, targets) for loss, logits in zip(losses, streams, strict=True)]
+        return torch.stack(losses).mean()
 
     def _validate(self) -> tuple[float, float]:
         slides = self.lesson.slides
@@ -204,21 +218,23 @@ def merit(row: Row, select: str) -> tuple[float, float]:
     return (0.0 if select == "loss" else row["validation_auc"], -row["validation_loss"])
 
 
-def new_aggregator(name: str, features: int, outputs: int, dropout: float, options: Mapping[str, Any]) -> Aggregator:
+def new_aggregator(name: str, features: int, outputs: Sequence[int], dropout: float, options: Mapping[str, Any]) -> Aggregator:
     """An untrained aggregator of that name.
 
     Args:
         name: Which one.
         features: Width of the features.
-        outputs: Number of logits.
+        outputs: Number of logits of each task.
         dropout: Share of hidden features dropped while training.
         options: Its own settings.
 
     Raises:
         InputError: If there is none of that name, or it does not take the options.
     """
+    kind = aggregator_class(name)
+    own = {"outputs": list(outputs), **options} if kind.by_task else options
     try:
-        return aggregator_class(name)(features, outputs, dropout, **options)
+        return kind(features, sum(outputs), dropout, **own)
     except TypeError as error:
         raise refuse("options", f"what `{name}` takes", f"{dict(options)} ({error})", "Correct them.") from error
 

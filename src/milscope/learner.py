@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from milscope.augment import Views
 from milscope.checkpoints import optimizer_tensors, restore_optimizer, step_seed
-from milscope.configs import PretrainConfig
+from milscope.configs import EndToEndConfig, PretrainConfig
 from milscope.devices import choose_device, choose_precision, mixed_precision
 from milscope.distributed import Team
 from milscope.encoders import Encoder, Projector, freeze, load_encoder, quicken
@@ -25,6 +25,8 @@ Projections = Float[Tensor, "view=2 _ projection"]
 Cells = UInt8[Tensor, "_ side side 3"]
 PARTS = {"positive": ("positive",), "negative": ("negative",), "all": ("positive", "negative")}
 """Cells of a task → the halves of the batch that they are."""
+SIZE = 64
+"""Side of a view where neither the settings nor an encoder to start from say it, pixels."""
 
 
 class Said(NamedTuple):
@@ -181,13 +183,13 @@ def named_method(config: PretrainConfig) -> Method:
     return METHODS[name](config.contrast_temperature, config.similarity_temperature)
 
 
-def start_encoder(config: PretrainConfig, init: Path | None) -> Encoder:
+def start_encoder(config: PretrainConfig | EndToEndConfig, init: Path | None) -> Encoder:
     """The encoder as training finds it: random, with weights from elsewhere, or an earlier artifact."""
     if init is None:
-        return Encoder(config.encoder, size=config.size, options=config.encoder_options, weights=config.weights)
+        return Encoder(config.encoder, size=config.size or SIZE, options=config.encoder_options, weights=config.weights)
     if config.weights:
         raise refuse("weights", "empty where `init` is given", f"`{config.weights}`", "Give one of the two.")
-    return load_encoder(init, size=config.size)
+    return load_encoder(init, size=config.size or None)
 
 
 def own_device(name: str) -> torch.device:

@@ -1,4 +1,4 @@
-"""Progress bars with rate and remaining time; quiet when nobody is looking."""
+"""Progress bars with rate and remaining time, quiet when nobody is looking; and what is to be said beforehand."""
 
 import os
 import sys
@@ -26,6 +26,12 @@ def progress(stage: str, total: int, unit: str, done: int = 0) -> Generator[Call
     with Progress(*columns, console=console, disable=not (sys.stderr.isatty() and speaks()), transient=True) as bar:
         task = bar.add_task(stage, total=total, completed=done)
         yield lambda count: bar.advance(task, count)
+
+
+def note(stage: str, text: str) -> None:
+    """Says on standard error what a stage is about to do, for all processes once."""
+    if speaks():
+        print(f"{stage:>9}  {text}", file=sys.stderr, flush=True)
 
 
 def speaks() -> bool:

@@ -1,6 +1,7 @@
 """Encoder and slide model trained together."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -169,7 +170,7 @@ def test_a_frozen_part_stays(cells: Path, table: pd.DataFrame, tmp_path: Path) -
 
 def test_the_average_is_what_is_kept() -> None:
     """Weights that are 1, 2, 3, … after the steps: what is kept follows the formula; whole numbers are the last ones."""
-    networks = Networks(small(average=0.5, aggregator="mean", options={}), 2, None, trained=False)
+    networks = Networks(small(average=0.5, aggregator="mean", options={}), [2], None, trained=False)
     moved, expected = Moved(networks, small(average=0.5)), 1.0
     for step in range(1, 8):
         for tensor in networks.state_dict().values():
@@ -184,7 +185,7 @@ def test_the_average_is_what_is_kept() -> None:
 
 def test_however_a_gradient_lies_in_memory_the_step_is_the_same() -> None:
     """Of convolutions in channels-last order, a gradient in plain order, as sums over processes are: AdamW's first step."""
-    networks = Networks(small(aggregator="mean", options={}), 2, None, trained=False).to(memory_format=torch.channels_last)
+    networks = Networks(small(aggregator="mean", options={}), [2], None, trained=False).to(memory_format=torch.channels_last)
     moved, chance = Moved(networks, small(weight_decay=0.0)), torch.Generator().manual_seed(0)
     before = [each.detach().clone() for each in moved.parameters]
     gradients = [torch.randn(each.shape, generator=chance) for each in moved.parameters]
@@ -234,6 +235,44 @@ def test_an_interrupted_training_goes_on_bit_identically(trained: Path, cells: P
     columns = ["epoch", "train_loss", "validation_loss", "learning_rate"]
     first, second = (pd.read_csv(place / "log.csv")[columns] for place in (resumed, undisturbed))
     pd.testing.assert_frame_equal(first, second)
+
+
+@pytest.mark.parametrize("part", ["_write_log", "card_of", "shutil"])
+def test_interrupted_while_it_writes_it_goes_on(part: str, trained: Path, cells: Path, table: pd.DataFrame, tmp_path: Path,
+                                                monkeypatch: pytest.MonkeyPatch) -> None:
+    """The encoder is there then, the model half or whole."""
+    class Stops:
+        def __call__(self, *given: object) -> None:
+            raise KeyboardInterrupt
+
+        copy2 = __call__
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sys.modules["milscope.endtoend._endtoend"], part, Stops())
+        with pytest.raises(KeyboardInterrupt):
+            endtoend(cells, table, tmp_path / "a", small())
+    assert (tmp_path / ".a.partial/encoder/manifest.json").exists()
+    resumed = endtoend(cells, table, tmp_path / "a", small()).directory
+    assert same(resumed, trained)
+    assert {path.name for path in resumed.iterdir()} == {"encoder", "model", "log.csv", "manifest.json"}
+
+
+def test_the_memory_is_told_before_training(cells: Path, table: pd.DataFrame, tmp_path: Path,
+                                            capsys: pytest.CaptureFixture[str]) -> None:
+    done = endtoend(cells, table, tmp_path / "a", small(epochs=1))
+    assert done.memory in capsys.readouterr().err
+
+
+def test_what_prediction_says_is_what_the_threshold_was_chosen_on(cells: Path, table: pd.DataFrame, tmp_path: Path) -> None:
+    """In the arithmetic in which slides are predicted, whatever that of the training; the edge is a slide's own score."""
+    more = table.assign(split=np.where(table["split"] == "test", "validation", table["split"]))
+    config = small(sensitivity=0.5, confidence=0.5, epochs=1, precision="bfloat16")
+    done = endtoend(cells, more, tmp_path / "a", config).directory
+    encode(cells, done / "encoder", tmp_path / "features", EncodeConfig(precision="bfloat16"))
+    predict(tmp_path / "features", done / "model", tmp_path / "scores", more)
+    logits = pd.read_csv(tmp_path / "scores/slides.csv")["logit"].to_numpy()
+    edge = load_model(done / "model").operating["abnormal"].band.lower
+    assert np.abs(logits - edge).min() < 1e-6
 
 
 @pytest.mark.parametrize(("change", "line"), [

@@ -27,6 +27,8 @@ class Aggregated(NamedTuple):
     """What the aggregator adds to the loss, its mean over slides; 0 for most."""
     streams: Float[Tensor, "stream slide class"] | None = None
     """Logits that are trained in place of `logits`: the loss is the mean of theirs."""
+    routing: Float[Tensor, "cell class"] | None = None
+    """How much of each cell is sent to each class's expert: at least 0, sums to 1 over the cells of a slide."""
 
 
 class Aggregator(nn.Module, ABC):
@@ -45,6 +47,8 @@ class Aggregator(nn.Module, ABC):
 
     order_matters: ClassVar[bool] = False
     """Whether the order of a slide's cells is read."""
+    by_task: ClassVar[bool] = False
+    """Whether it takes `outputs`, the numbers of logits of the tasks, since it has parts of its own for each task."""
     mean: Float[Tensor, " feature"]
     deviation: Float[Tensor, " feature"]
 

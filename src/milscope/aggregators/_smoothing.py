@@ -1,4 +1,4 @@
-"""Attention whose value is one number a cell, in blocks: neither the softmax nor anything of its size is ever held."""
+"""Attention whose value is one number a cell, in blocks: but for few cells nothing of the softmax's size is ever held."""
 
 from math import log
 from typing import Any, NamedTuple

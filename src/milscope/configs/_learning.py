@@ -151,6 +151,29 @@ class EndToEndConfig:
 
 
 @dataclass(frozen=True)
+class DistillConfig(TrainConfig):
+    """How a student learns from all slides and from a teacher of balanced ones (MECDS, METHODS 3); and all of `TrainConfig`."""
+
+    aggregators: tuple[str, ...] = setting(("mecds",), "models to try; the best on validation is kept")
+    balance: str = setting("none", "how rare classes come to count alike", choices=("weights", "sampling", "none"))
+    distillation: str = setting("asymmetric", "what the student takes over from the teacher",
+                                choices=("asymmetric", "kl", "none"))
+    distillation_weight: float = setting(1.0, "weight of the distillation beside the loss of the labels")
+    softening: float = setting(2.0, "temperature by which the logits of both are divided")
+    focus_positive: float = setting(1.0, "asymmetric only: how much less counts what the student is sure of already")
+    focus_negative: float = setting(4.0, "asymmetric only: how much less counts what the teacher deems negative")
+    margin: float = setting(0.2, "asymmetric only: probability of the teacher up to which its no counts nothing")
+
+
+@dataclass(frozen=True)
+class ExtendConfig(TrainConfig):
+    """How a trained model of several tasks learns a further one (MECDS, METHODS 3); and all of `TrainConfig`."""
+
+    mode: str = setting("strict", "what the old tasks see of the new one: nothing, so that they say what they said; or, "
+                        "as in the paper, what its expert adds to the cells", choices=("strict", "shared"))
+
+
+@dataclass(frozen=True)
 class CrossvalidateConfig(TrainConfig):
     """How slide models are judged where there are too few slides for one test set; and all of `TrainConfig`."""
 

@@ -26,7 +26,7 @@ class RetrieveConfig:
     """Which cells are put before a person."""
 
     k: int = setting(400, "cells per slide; a smaller slide gives all it has")
-    rank: str = setting("evidence", "what orders the cells", choices=("evidence", "attention", "gradient"))
+    rank: str = setting("evidence", "what orders the cells", choices=("evidence", "attention", "gradient", "routing"))
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,8 @@ class SynthConfig:
     cells: int = setting(200, "cells per slide")
     prevalence: float = setting(0.5, "share of slides that are abnormal")
     rate: float = setting(0.05, "witness rate: share of abnormal cells on an abnormal slide")
+    candida: float = setting(0.0, "share of slides with candida, a second column of labels; 0: no such column")
+    clue: float = setting(0.0, "share of slides with clue cells, a further column of labels; 0: no such column")
     mpp: float = setting(0.5, "scale of the rendered slides, microns per pixel")
     seed: int = setting(0, "same seed, same slides")
     crops: bool = setting(False, "write a folder of cell crops per slide instead of slide images")

@@ -22,6 +22,7 @@ from milscope.endtoend._training import Lesson, Training
 from milscope.learner import own_device
 from milscope.memory import Plan, bytes_of, plan_memory
 from milscope.models import calibrated, operating_points, record_of, write_model
+from milscope.progress import note
 from milscope.samplers import make_sampler
 from milscope.slides import read_slides
 from milscope.store import (
@@ -112,7 +113,7 @@ class _Run:
     def run(self, init: Path | None, planned: Manifest) -> None:
         """Trains, and writes everything."""
         questions, table = self.cohort.questions, self.cohort.table
-        networks = Networks(self.config, questions.outputs, init, trained=_trained(init, self.config))
+        networks = Networks(self.config, questions.widths, init, trained=_trained(init, self.config))
         kind = torch.float64 if self.config.precision == "float64" else torch.float32
         networks = networks.to(self.device, kind, memory_format=torch.channels_last)  # ty: ignore[no-matching-overload]
         rows = self._rows(networks.encoder)
@@ -149,6 +150,7 @@ class _Run:
             write_text(file, json.dumps({**plan._asdict(), "precision": str(plan.precision).removeprefix("torch.")}))
         self.team.wait()
         found = json.loads(file.read_text())
+        note("endtoend", found["said"])
         return Plan(**{**found, "precision": getattr(torch, found["precision"])})
 
     def _write(self, kept: Networks, training: Training, answers: torch.Tensor, planned: Manifest) -> None:
@@ -166,11 +168,12 @@ class _Run:
 
     def _write_encoder(self, encoder: Encoder, training: Training, planned: Manifest) -> Manifest:
         with Stage(self.work / "encoder", "encoder", self.config, planned.inputs, planned.patients) as stage:
-            encoder.save(stage.work)
-            extent = self.store.extent(self.table["slide"])
-            stage.summary.update(task=self.cohort.questions.tasks[0].name, encoder=encoder.name, epochs=len(training.log),
-                                 extent=extent if math.isfinite(extent) else None, contrast_over_chance=None, collapsed=False,
-                                 cells=sum(training.rows.cells), processes=self.team.ranks)
+            if not stage.done:
+                encoder.save(stage.work)
+                extent = self.store.extent(self.table["slide"])
+                stage.summary.update(task=self.cohort.questions.tasks[0].name, encoder=encoder.name, epochs=len(training.log),
+                                     extent=extent if math.isfinite(extent) else None, contrast_over_chance=None,
+                                     collapsed=False, cells=sum(training.rows.cells), processes=self.team.ranks)
         return stage.manifest
 
     def _write_model(self, kept: Networks, training: Training, answers: torch.Tensor, planned: Manifest,
@@ -196,10 +199,11 @@ class _Run:
             warnings = [f"{len(self.cohort.missing)} slides without cells were left out: {', '.join(self.cohort.missing)}",
                         *warnings]
         with Stage(self.work / "model", "model", self.config, {"encoder": encoder.fingerprint}, planned.patients) as stage:
-            write_model(stage.work, kept.aggregator, record)
-            _write_log(training, stage.work)
-            stage.summary.update(summary, warnings=warnings)
-            write_text(stage.work / "card.md", card_of(json.loads((stage.work / "model.json").read_text()), stage.planned))
+            if not stage.done:
+                write_model(stage.work, kept.aggregator, record)
+                _write_log(training, stage.work)
+                stage.summary.update(summary, warnings=warnings)
+                write_text(stage.work / "card.md", card_of(json.loads((stage.work / "model.json").read_text()), stage.planned))
         return {**summary, "warnings": warnings}
 
 
@@ -229,7 +233,6 @@ def _checked(config: EndToEndConfig) -> EndToEndConfig:
     for name, bound in least.items():
         if not getattr(config, name) >= bound:
             raise refuse(name, f"at least {bound}", getattr(config, name), "Give a larger one.")
-    for name in ("average", "resize"):
-        if not 0 <= getattr(config, name) < 1:
-            raise refuse(name, "at least 0 and below 1", getattr(config, name), "Correct it.")
+    if not 0 <= config.average < 1:
+        raise refuse("average", "at least 0 and below 1", config.average, "Correct it.")
     return config

@@ -1,6 +1,6 @@
 """Encoder and slide model as one network: how they start, are moved, averaged, and kept."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -11,23 +11,21 @@ from torch.optim.swa_utils import AveragedModel
 from milscope.aggregators import Aggregator
 from milscope.checkpoints import optimizer_tensors, restore_optimizer, step_seed
 from milscope.configs import EndToEndConfig
-from milscope.encoders import Encoder, freeze, load_encoder, quicken
+from milscope.encoders import Encoder, freeze, quicken
 from milscope.fitting import new_aggregator
+from milscope.learner import start_encoder
 from milscope.recompute import fixed_statistics
 from milscope.store import Scale
-from milscope.types import refuse
 
 Tensors = tuple[Tensor, ...] | list[Tensor]
-SIZE = 64
-"""Side of a view where neither the settings nor an encoder to start from say it, pixels."""
 
 
 class Networks(nn.Module):
-    """Encoder, slide model, and the moving average of both, which is what is kept.
+    """Encoder and slide model as one network.
 
     Args:
         config: The settings.
-        outputs: Number of logits.
+        outputs: Number of logits of each task.
         init: An `encoder` artifact to start from.
         trained: Whether the encoder has learned anything before.
 
@@ -35,7 +33,7 @@ class Networks(nn.Module):
         InputError: If the encoder or the slide model cannot be made, or nothing of the encoder is left to train.
     """
 
-    def __init__(self, config: EndToEndConfig, outputs: int, init: Path | None, *, trained: bool) -> None:
+    def __init__(self, config: EndToEndConfig, outputs: Sequence[int], init: Path | None, *, trained: bool) -> None:
         super().__init__()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(step_seed(config.seed, -1))
@@ -119,12 +117,3 @@ def _laid_out(gradient: Tensor, parameter: Tensor) -> Tensor:
     if gradient.stride() == parameter.stride():
         return gradient
     return torch.empty_like(parameter).copy_(gradient)
-
-
-def start_encoder(config: EndToEndConfig, init: Path | None) -> Encoder:
-    """The encoder as training finds it: random, with weights from elsewhere, or an earlier artifact."""
-    if init is None:
-        return Encoder(config.encoder, size=config.size or SIZE, options=config.encoder_options, weights=config.weights)
-    if config.weights:
-        raise refuse("weights", "empty where `init` is given", f"`{config.weights}`", "Give one of the two.")
-    return load_encoder(init, size=config.size or None)

@@ -148,12 +148,15 @@ class Training:
         return self.team.gather(torch.cat(logits), len(slides)).cpu()
 
     def _answer(self, networks: Networks, slides: Sequence[int], most: int) -> Float[Tensor, "slide logit"]:
-        """The logits of slides whose features are in memory together, so many rows encoded at a time."""
+        """The logits of slides whose features are in memory together, so many rows encoded at a time.
+
+        The slide model computes in full precision, as in `predict`, where the operating point has to hold.
+        """
         with mixed_precision(self.step.device, self.plan.precision):
             features = [networks.encoder(self.rows.middles(part)).to(self.step.kind)
                         for part in self.rows.all_of(slides).split(most)]
-            offsets = torch.tensor([0, *map(self.rows.count, slides)], device=self.step.device).cumsum(0)
-            return networks.aggregator(Bags(torch.cat(features), offsets)).logits.float()
+        offsets = torch.tensor([0, *map(self.rows.count, slides)], device=self.step.device).cumsum(0)
+        return networks.aggregator(Bags(torch.cat(features), offsets)).logits.float()
 
     def _validate(self) -> tuple[float, float]:
         asked, held = self.lesson.asked, self.lesson.validation

@@ -1,11 +1,9 @@
 """What a computation takes: the bytes of its tensors at each moment, as they grow with the number of rows."""
 
 import ctypes
-import resource
 import weakref
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -95,16 +93,6 @@ def untouched(*networks: nn.Module) -> Generator[None]:
             module.training = was
         for each, gradient in gradients:
             each.grad = gradient
-
-
-def taken(device: torch.device) -> float:
-    """Memory that is taken now: of a CUDA device by tensors, else by the process, mapped files left out; bytes."""
-    if device.type == "cuda":
-        return float(torch.cuda.memory_allocated(device))
-    status = Path("/proc/self/status")
-    if status.exists():
-        return next(float(line.split()[1]) * 1024 for line in status.read_text().splitlines() if line.startswith("RssAnon"))
-    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * 1024
 
 
 def give_back() -> None:

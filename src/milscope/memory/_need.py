@@ -9,9 +9,9 @@ from torch import Tensor
 from milscope.aggregators import Aggregator
 from milscope.augment import Views, centre
 from milscope.configs import EndToEndConfig
-from milscope.devices import mixed_precision
+from milscope.devices import mixed_precision, taken_memory
 from milscope.encoders import Encoder
-from milscope.memory._cost import Cost, give_back, taken, untouched
+from milscope.memory._cost import Cost, give_back, untouched
 from milscope.store import Bags
 
 LOOKED = 4
@@ -109,7 +109,7 @@ def measured_need(config: EndToEndConfig, encoder: Encoder, aggregator: Aggregat
         learning, looking = Cost.measured(learn, PROBE), Cost.measured(look, PROBE)
         slide = Cost.measured(aggregate, PROBE_SLIDE)
         give_back()
-        there = taken(first.device)  # with gradients, and with what libraries make for themselves when first used
+        there = taken_memory(first.device)  # with gradients, and with what libraries make for themselves when first used
     copies = 2 + (config.average > 0) + (first.device.type == "cpu")  # moments, the average, the best so far
     feature = FEATURES * encoder.features * first.itemsize
     there += copies * size + SPARE[first.device.type]

@@ -21,7 +21,12 @@ class Questions:
     @property
     def outputs(self) -> int:
         """The number of logits."""
-        return sum(task.outputs for task in self.tasks)
+        return sum(self.widths)
+
+    @property
+    def widths(self) -> list[int]:
+        """The number of logits of each task."""
+        return [task.outputs for task in self.tasks]
 
     def targets(self, table: pd.DataFrame) -> Float[Tensor, "slide column"]:
         """The labels of all tasks side by side."""
@@ -59,7 +64,7 @@ class Questions:
 class JointLoss:
     """The mean loss over tasks and slides; a slide counts for the tasks of which it has a label.
 
-    Every task counts alike, however many slides have its label.
+    Every task counts alike, however many slides have its label; one of which no training slide has is not counted.
     """
 
     questions: Questions
@@ -82,7 +87,7 @@ class JointLoss:
         for (task, answers), how, share in zip(self.questions.known(logits, targets), self.losses, self.shares, strict=True):
             if len(answers.targets):
                 total = total + task.loss(answers, how).sum() / share
-        return total / len(self.losses)
+        return total / sum(share > 0 for share in self.shares)
 
 
 def sampling_weights(questions: Questions, targets: Float[Tensor, "slide column"]) -> Float[Tensor, " slide"]:
