@@ -176,7 +176,7 @@ def memory_held(plan: Plan) -> Measured:
         figures[f"exact {cells}"] = found
         exact_peaks.append(found["peak"])
         rows.append((f"all cells, chunks of {found['chunk']}", f"{cells:,}", "2GB", f"{found['peak'] / GIGABYTE:.2f}"))
-    for asked in ("1GB", "2GB") if plan.quick else ("1GB", "2GB", "4GB", "8GB"):
+    for asked in ("1.2GB", "2GB") if plan.quick else ("1.2GB", "2GB", "4GB", "8GB"):
         cells = 100 if plan.quick else 2000
         found = training(plan, cells, size, {"memory": asked, "budget": 0})
         figures[f"asked {asked}"] = found

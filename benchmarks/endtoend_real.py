@@ -36,13 +36,6 @@ BUDGET = {"malaria": 48, "cric": 12}
 """Cells of a slide and step, about half of those of the median slide."""
 AGGREGATORS = {"abmil": "ABMIL", "transmil": "TransMIL", "abmilx": "ABMILX"}
 SAMPLERS = {"random": {}, "multi-scale": {"scales": ("1", "0.6")}, "attention": {}, "all": {}}
-OTHER = ("multi-scale", "attention", "all")
-LEFT_OUT = {
-    "cric": [f"end-to-end {sampler} transmil" for sampler in OTHER],
-    "malaria": ["two-stage slam-ags abmil", "two-stage slam-ags transmil",
-                *(f"end-to-end {sampler} {model}" for sampler in OTHER for model in ("abmil", "transmil"))],
-}
-"""For their time."""
 FIXED = {"alpha 0": {"alpha": 0.0, "learn_alpha": False}, "alpha 1": {"alpha": 1.0, "learn_alpha": False}}
 BASE = "two-stage slam-ags abmilx"
 FIGURES = ("slide AUC", "cell AUC", "attention AUC", "attention on normal cells", "minutes", "GB")
@@ -74,12 +67,11 @@ def main() -> None:
     names, chosen = options.sets.split(","), options.arms.split(",")
     for name in names:
         cut(name, options.data, options.out)
-    own = {name: [arm for arm in chosen if arm not in LEFT_OUT.get(name, ())] for name in names}
-    jobs = [Job(name, seed, options.data, options.out, own[name]) for seed in range(options.seeds) for name in names]
+    jobs = [Job(name, seed, options.data, options.out, chosen) for seed in range(options.seeds) for name in names]
     with multiprocessing.get_context("spawn").Pool(options.workers, maxtasksperchild=1) as pool:
         for job in pool.imap_unordered(work, jobs):
             print(f"done: {job.name} seed {job.seed}", flush=True)
-    figures = {name: [found(options.out / name / f"seed-{seed}", own[name]) for seed in range(options.seeds)] for name in names}
+    figures = {name: [found(options.out / name / f"seed-{seed}", chosen) for seed in range(options.seeds)] for name in names}
     text = "\n\n".join(table(name, rows) for name, rows in figures.items())
     print(text)
     if options.docs:
