@@ -30,6 +30,13 @@ class Synthesised(NamedTuple):
     abnormal: int
     cells: int
     witnesses: int
+    """Abnormal cells."""
+    candida: int = 0
+    clue: int = 0
+
+
+FINDINGS = ("candida", "clue")
+"""What slides can show beside abnormal cells, each a column of labels if asked for."""
 
 
 def synth(out: Path | str, config: SynthConfig = SynthConfig()) -> Synthesised:  # noqa: B008
@@ -37,7 +44,9 @@ def synth(out: Path | str, config: SynthConfig = SynthConfig()) -> Synthesised: 
 
     Writes `slides.csv` (slide, file, patient, abnormal), `slides/<slide>.tiff`, `cells.csv` (slide, x, y: what a detector
     finds, in full-resolution pixels), and `truth/cells.csv` (slide, x, y, abnormal, kind). With `config.crops` a crop per
-    cell, `cells/<slide>/<name>.jpg`, stands in place of image and place. Neither names nor order tell the truth.
+    cell, `cells/<slide>/<name>.jpg`, stands in place of image and place. Neither names nor order tell the truth. With
+    `config.candida` or `config.clue`, so many slides, whether abnormal or not, show that finding in as many cells, tables
+    have a column of it, and every slide holds some normal things that look like it.
 
     Args:
         out: The directory to make. If it was made with the same settings before, nothing is done.
@@ -57,6 +66,7 @@ def synth(out: Path | str, config: SynthConfig = SynthConfig()) -> Synthesised: 
             stage.summary.update(
                 slides=len(jobs), abnormal=sum(job.abnormal for job in jobs), cells=config.cells * len(jobs),
                 witnesses=sum(job.witnesses for job in jobs),
+                **{name: sum(job.findings.get(name, 0) > 0 for job in jobs) for name in _asked(config)},
             )
     return Synthesised(Path(out), **stage.manifest.summary)
 
@@ -69,12 +79,13 @@ class _Job(NamedTuple):
     index: int
     abnormal: bool
     witnesses: int
+    findings: dict[str, int]
     config: SynthConfig
     directory: Path
 
     def plan(self) -> SmearPlan:
         seed = np.random.SeedSequence(self.config.seed, spawn_key=(self.index, 0))
-        return plan_smear(self.config.cells, self.witnesses, MicronsPerPixel(self.config.mpp), seed)
+        return plan_smear(self.config.cells, self.witnesses, MicronsPerPixel(self.config.mpp), seed, self.findings or None)
 
     def paint(self) -> None:
         """Writes the slide, or its crops, whole or not at all; what an interrupted run has finished stays."""
@@ -102,6 +113,8 @@ def _check(config: SynthConfig) -> None:
         ("cells", config.cells >= 10, "at least 10"),
         ("prevalence", 0 < config.prevalence < 1, "above 0 and below 1"),
         ("rate", 0 < config.rate <= 1, "above 0 and at most 1"),
+        ("candida", 0 <= config.candida < 1, "0, for none, or more, and below 1"),
+        ("clue", 0 <= config.clue < 1, "0, for none, or more, and below 1"),
         ("mpp", 0.1 <= config.mpp <= 2, "from 0.1 to 2 microns per pixel"),
         ("seed", config.seed >= 0, "0 or more"),
         ("workers", config.workers >= 0, "0, for one per core, or more"),
@@ -111,18 +124,38 @@ def _check(config: SynthConfig) -> None:
     if config.rate * config.cells < 0.5:
         raise refuse("rate", f"at least {0.5 / config.cells:g} with {config.cells} cells, so that there is a witness",
                      config.rate, "Ask for more cells or a higher rate.")
+    findings = 1 + len(_asked(config))
+    if findings * _witnesses(config) > config.cells:
+        raise refuse("rate", f"at most {1 / findings:.3g} with {findings} findings, which no cell shows two of",
+                     config.rate, "Ask for a lower rate or fewer findings.")
+
+
+def _asked(config: SynthConfig) -> list[str]:
+    """The findings that slides are to show."""
+    return [name for name in FINDINGS if getattr(config, name)]
+
+
+def _witnesses(config: SynthConfig) -> int:
+    """Cells of a positive slide that show its finding."""
+    return int(np.floor(config.rate * config.cells + 0.5))
+
+
+def _shown(config: SynthConfig, share: float, *key: int) -> set[int]:
+    """Which slides show a finding: exactly the share, at least one, at most all but one."""
+    count = int(np.clip(np.floor(config.slides * share + 0.5), 1, config.slides - 1))
+    rng = np.random.default_rng(np.random.SeedSequence(config.seed, spawn_key=(config.slides, 0, *key)))
+    return set(rng.permutation(config.slides)[:count].tolist())
 
 
 def _jobs(config: SynthConfig, directory: Path) -> list[_Job]:
     (directory / ("cells" if config.crops else "slides")).mkdir(exist_ok=True)
-    count = int(np.clip(np.floor(config.slides * config.prevalence + 0.5), 1, config.slides - 1))
-    rng = np.random.default_rng(np.random.SeedSequence(config.seed, spawn_key=(config.slides, 0, 0)))
-    abnormal = set(rng.permutation(config.slides)[:count].tolist())
-    witnesses = int(np.floor(config.rate * config.cells + 0.5))
+    abnormal = _shown(config, config.prevalence, 0)
+    shown = {name: _shown(config, getattr(config, name), 1 + FINDINGS.index(name)) for name in _asked(config)}
+    witnesses = _witnesses(config)
     digits = max(len(str(config.slides)), 3)
     return [
         _Job(f"slide-{i + 1:0{digits}}", f"patient-{i + 1:0{digits}}", i, i in abnormal, witnesses * (i in abnormal),
-             config, directory)
+             {name: witnesses * (i in slides) for name, slides in shown.items()}, config, directory)
         for i in range(config.slides)
     ]
 
@@ -149,6 +182,7 @@ def _write_tables(jobs: list[_Job], directory: Path) -> None:
         "file": [f"slides/{job.name}.tiff" for job in jobs],
         "patient": [job.patient for job in jobs],
         "abnormal": [int(job.abnormal) for job in jobs],
+        **{name: [int(job.findings[name] > 0) for job in jobs] for name in jobs[0].findings},
     })
     if jobs[0].config.crops:
         slides = slides.drop(columns="file")
@@ -165,7 +199,8 @@ def _truth(job: _Job) -> pd.DataFrame:
         where = {"cell": [f"{job.name}/{name}" for name in _crop_names(job.config.cells)]}
     else:
         where = {"x": plan.places[:, 0], "y": plan.places[:, 1]}
-    return pd.DataFrame({"slide": job.name, **where, "abnormal": np.array(plan.abnormal, int), "kind": plan.kinds})
+    shown = {name: np.array([kind == name for kind in plan.kinds], int) for name in job.findings}
+    return pd.DataFrame({"slide": job.name, **where, "abnormal": np.array(plan.abnormal, int), **shown, "kind": plan.kinds})
 
 
 def _crop_names(cells: int) -> list[str]:

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from milscope.slides._synthetic import ABNORMAL, plan_smear
+from milscope.slides._synthetic import ABNORMAL, ALIKE, NORMAL, plan_smear
 
 
 @settings(deadline=None, max_examples=40)
@@ -20,3 +20,13 @@ def test_a_plan_holds_exactly_the_witnesses_asked_for_and_no_cell_twice(cells, s
     again = plan_smear(cells, witnesses, mpp, np.random.SeedSequence(number))
     assert np.array_equal(again.places, plan.places)
     assert again.kinds == plan.kinds
+
+
+@settings(deadline=None, max_examples=20)
+@given(cells=st.integers(10, 60), counts=st.lists(st.integers(0, 3), min_size=3, max_size=3), number=st.integers(0, 2**32))
+def test_a_plan_holds_exactly_the_cells_of_each_finding(cells, counts, number):
+    witnesses, candida, clue = counts
+    plan = plan_smear(cells, witnesses, 1.0, np.random.SeedSequence(number), {"candida": candida, "clue": clue})
+    assert [sum(plan.abnormal), plan.kinds.count("candida"), plan.kinds.count("clue")] == counts
+    assert set(plan.kinds) <= {*ABNORMAL, *NORMAL, *ALIKE, "candida", "clue"}
+    assert len(plan.kinds) == len(plan.places) == cells

@@ -2,6 +2,7 @@ import dataclasses
 import filecmp
 import sys
 
+import numpy as np
 import openslide
 import pandas as pd
 import pytest
@@ -14,6 +15,7 @@ from milscope.types import InputError
 
 SMALL = SynthConfig(slides=4, cells=12, rate=0.25, mpp=1.0, workers=1)
 CROPS = dataclasses.replace(SMALL, crops=True)
+FINDINGS = dataclasses.replace(SMALL, slides=6, candida=0.5, clue=0.2)
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +30,43 @@ def crops(tmp_path_factory):
 
 def test_counts(tmp_path):
     config = dataclasses.replace(SMALL, slides=5, prevalence=0.4)
-    assert synth(str(tmp_path / "out"), config) == (tmp_path / "out", 5, 2, 60, 6)
+    assert synth(str(tmp_path / "out"), config) == (tmp_path / "out", 5, 2, 60, 6, 0, 0)
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    return synth(tmp_path_factory.mktemp("synth") / "findings", FINDINGS)
+
+
+def test_findings_are_counted_and_each_has_its_column(found):
+    assert found[1:] == (6, 3, 72, 9, 3, 1)
+    slides = pd.read_csv(found.directory / "slides.csv")
+    truth = pd.read_csv(found.directory / "truth" / "cells.csv")
+    assert list(slides.columns) == ["slide", "file", "patient", "abnormal", "candida", "clue"]
+    assert list(truth.columns) == ["slide", "x", "y", "abnormal", "candida", "clue", "kind"]
+    assert slides[["abnormal", "candida", "clue"]].sum().tolist() == [3, 3, 1]
+
+
+@pytest.mark.parametrize("task", ["abnormal", "candida", "clue"])
+def test_every_positive_slide_has_as_many_witnesses_of_each_finding(found, task):
+    slides = pd.read_csv(found.directory / "slides.csv", index_col="slide")
+    truth = pd.read_csv(found.directory / "truth" / "cells.csv")
+    assert truth.groupby("slide")[task].sum().to_dict() == (3 * slides[task]).to_dict()
+    if task != "abnormal":
+        assert ((truth["kind"] == task) == (truth[task] == 1)).all()
+    assert (truth[["abnormal", "candida", "clue"]].sum(axis=1) <= 1).all()
+
+
+def test_findings_do_not_hang_together(tmp_path):
+    """Exactly half of the slides each; which ones is drawn for each by itself."""
+    jobs = sys.modules["milscope.synth"]._jobs(dataclasses.replace(SMALL, slides=400, candida=0.5, clue=0.5), tmp_path)
+    shown = np.array([[job.abnormal, job.findings["candida"] > 0, job.findings["clue"] > 0] for job in jobs], float)
+    assert (np.abs(np.corrcoef(shown.T)[np.triu_indices(3, 1)]) < 0.15).all()
+
+
+def test_more_witnesses_than_cells_are_refused(tmp_path):
+    with pytest.raises(InputError, match=r"`rate` should be at most 0.333 with 3 findings"):
+        synth(tmp_path / "out", dataclasses.replace(FINDINGS, rate=0.5))
 
 
 def test_slides_open_and_their_table_names_them(made):
@@ -122,7 +160,8 @@ def test_something_else_in_the_way_is_refused(tmp_path):
 
 @pytest.mark.parametrize(("field", "value"), [
     ("slides", 1), ("cells", 9), ("prevalence", 0.0), ("prevalence", 1.0), ("rate", 0.0), ("rate", 1.1), ("rate", 0.04),
-    ("rate", float("nan")), ("mpp", 0.0), ("mpp", 5.0), ("seed", -1), ("workers", -1),
+    ("rate", float("nan")), ("mpp", 0.0), ("mpp", 5.0), ("candida", -0.1), ("candida", 1.0),
+    ("clue", 1.0), ("clue", float("nan")), ("seed", -1), ("workers", -1),
 ])
 def test_settings_out_of_range_are_refused_and_nothing_is_written(tmp_path, field, value):
     with pytest.raises(InputError, match=f"`{field}` should be"):

@@ -1,5 +1,6 @@
 """Renders cervical smears in the manner of Papanicolaou: whole slide images whose every cell is known."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ from milscope.slides._drawn_cells import (
     draw_strand,
     texture,
 )
+from milscope.slides._drawn_findings import DRAWN
 from milscope.types import Microns, MicronsPerPixel
 
 NORMAL = {"superficial": 0.24, "intermediate": 0.32, "parabasal": 0.18, "folded": 0.08, "degenerated": 0.07,
@@ -24,6 +26,8 @@ NORMAL = {"superficial": 0.24, "intermediate": 0.32, "parabasal": 0.18, "folded"
 """Shares of the kinds among what a detector finds and is normal."""
 ABNORMAL = {"low-grade": 0.55, "high-grade": 0.27, "keratinising": 0.18}
 """Shares of the kinds among abnormal cells."""
+ALIKE = {"threads": 0.07, "corpuscles": 0.03, "granular": 0.07, "bacilli": 0.05}
+"""Shares, on the mean slide, of what looks like candida or clue cells; every slide has its own."""
 
 MARGIN: Microns = Microns(40.0)
 """No cell lies nearer to the edge of the slide, so that every crop of 80 microns is whole."""
@@ -42,7 +46,8 @@ class SmearPlan(NamedTuple):
     abnormal: list[bool]
 
 
-def plan_smear(cells: int, witnesses: int, mpp: MicronsPerPixel, seed: np.random.SeedSequence) -> SmearPlan:
+def plan_smear(cells: int, witnesses: int, mpp: MicronsPerPixel, seed: np.random.SeedSequence,
+               findings: Mapping[str, int] | None = None) -> SmearPlan:
     """The places (x, y in slide pixels) and kinds of the cells, in an order that tells nothing.
 
     Args:
@@ -50,12 +55,15 @@ def plan_smear(cells: int, witnesses: int, mpp: MicronsPerPixel, seed: np.random
         witnesses: How many of them are abnormal, exactly.
         mpp: Scale of the slide, microns per pixel.
         seed: Same seed, same plan.
+        findings: How many cells show `candida` and `clue`, if they play a part; what looks like them then lies on every slide.
     """
     rng = np.random.default_rng(seed)
     side = int(np.ceil((np.sqrt(cells * ROOM) + 2 * MARGIN) / mpp / 16)) * 16
     places = np.rint(_places(cells, side * mpp, rng) / mpp).astype(int)
-    kinds = [*rng.choice(list(ABNORMAL), witnesses, p=list(ABNORMAL.values())),
-             *rng.choice(list(NORMAL), cells - witnesses, p=list(NORMAL.values()))]
+    found = [name for name, count in (findings or {}).items() for _ in range(count)]
+    normal = NORMAL if findings is None else _with_alike(rng)
+    kinds = [*rng.choice(list(ABNORMAL), witnesses, p=list(ABNORMAL.values())), *found,
+             *rng.choice(list(normal), cells - witnesses - len(found), p=list(normal.values()))]
     order = rng.permutation(cells)
     return SmearPlan(side, places, [str(kinds[i]) for i in order], [bool(i < witnesses) for i in order])
 
@@ -81,10 +89,19 @@ def render_smear(plan: SmearPlan, mpp: MicronsPerPixel, seed: np.random.SeedSequ
             drawn = draw_neutrophils(int(cell_rng.integers(3, 10)), optics, cell_rng)
         elif kind == "debris":
             drawn = draw_debris(optics, cell_rng)
+        elif kind in DRAWN:
+            drawn = DRAWN[kind](optics, cell_rng)
         else:
             drawn = draw_squamous(KINDS[kind], optics, cell_rng)
         _lay(density, drawn, near)
     return _light(density, slide_rng)
+
+
+def _with_alike(rng: np.random.Generator) -> dict[str, float]:
+    """Shares of the kinds of normal cells where some look like findings: many on one slide, few on another."""
+    alike = {kind: share * rng.gamma(2.0, 0.5) for kind, share in ALIKE.items()}
+    every = NORMAL | alike
+    return {kind: share / sum(every.values()) for kind, share in every.items()}
 
 
 def _places(cells: int, side: float, rng: np.random.Generator) -> Float[np.ndarray, "cell 2"]:

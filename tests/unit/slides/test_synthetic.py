@@ -9,7 +9,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from milscope.slides._synthetic import ABNORMAL, MARGIN, NORMAL, plan_smear, render_smear
+from milscope.slides._synthetic import ABNORMAL, ALIKE, MARGIN, NORMAL, plan_smear, render_smear
 
 
 def seed(*numbers):
@@ -103,6 +103,42 @@ def test_the_mean_colour_of_a_slide_does_not_tell_its_label():
         colour = np.stack([render_smear(plan, 2.0, seed(number, i, 1)).mean((0, 1)) for i, plan in enumerate(plans)])
         scores += halves_auc(colour, truth, np.arange(60) // 2 % 2)
     assert np.mean(scores) <= 0.6
+
+
+class TestWhatTellsFindings:
+    """Slides of three findings, each by chance on half of them, in one of twelve cells."""
+
+    SLIDES, CELLS, SHOWN = 120, 12, 1
+
+    def test_not_the_colours_of_a_slide(self):
+        means, spreads, truth = self.colours()
+        for column, finding in enumerate(("abnormal", "candida", "clue")):
+            for name, values in (("mean", means), ("mean and spread over crops", spreads)):
+                auc = np.mean(halves_auc(values, truth[:, column], np.arange(self.SLIDES) % 2))
+                assert 0.35 <= auc <= 0.65, f"{name} for {finding}"
+
+    @staticmethod
+    @functools.cache
+    def colours():
+        own = TestWhatTellsFindings
+        truth = np.random.default_rng(8).random((own.SLIDES, 3)) < 0.5
+        means, spreads = [], []
+        for i, (abnormal, candida, clue) in enumerate(own.SHOWN * truth.astype(int)):
+            plan = plan_smear(own.CELLS, int(abnormal), 2.0, seed(i, 0), {"candida": int(candida), "clue": int(clue)})
+            image = render_smear(plan, 2.0, seed(i, 1))
+            crops = np.stack([image[y - 12 : y + 12, x - 12 : x + 12] for x, y in plan.places]).astype(float)
+            means.append(image.mean((0, 1)))
+            spreads.append(np.concatenate([crops.mean((0, 1, 2)), crops.mean((1, 2)).std(0), crops.std((1, 2)).mean(0)]))
+        return np.stack(means), np.stack(spreads), truth
+
+
+def test_on_the_mean_slide_look_alikes_have_their_shares_and_slides_differ():
+    plans = [plan_smear(100, 0, 1.0, seed(i), {"candida": 0, "clue": 0}) for i in range(60)]
+    counts = {kind: np.array([plan.kinds.count(kind) for plan in plans]) for kind in ALIKE}
+    every = 1 + sum(ALIKE.values())
+    for kind, share in ALIKE.items():
+        assert counts[kind].mean() == pytest.approx(100 * share / every, rel=0.35)
+        assert counts[kind].var() > 1.5 * counts[kind].mean()  # chance alone: less than the mean
 
 
 def halves_auc(values, truth, half):
