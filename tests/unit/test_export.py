@@ -54,7 +54,7 @@ def theirs(path, inputs):
 
 OPTIONS = {"dtfd": [{"distill": how} for how in ("afs", "mas", "maxs", "maxmins")],
            "mambamil": [{"layers": 1}, {"reorder": False}], "abmilx": [{"heads": 2}],
-           "transmil": [{"heads": 2, "landmarks": 60}]}
+           "transmil": [{"heads": 2, "landmarks": 60}], "mecds": [{"width": 16, "heads": 2, "blocks": 1}]}
 
 
 @pytest.mark.parametrize(("name", "options"), [(name, each) for name in AGGREGATORS for each in OPTIONS.get(name, [{}])])

@@ -14,8 +14,10 @@ from milscope.aggregators._dsmil import DSMIL
 from milscope.aggregators._dtfd import DTFD
 from milscope.aggregators._ensemble import Ensemble
 from milscope.aggregators._mambamil import MambaMIL
+from milscope.aggregators._mecds import MECDS
 from milscope.aggregators._pamil import PAMIL
 from milscope.aggregators._pooling import MaxPooling, MeanPooling
+from milscope.aggregators._preselected import Preselected
 from milscope.aggregators._transmil import TransMIL
 from milscope.types import refuse
 
@@ -33,6 +35,8 @@ AGGREGATORS: Mapping[str, type[Aggregator]] = {
     "transmil": TransMIL,
     "abmilx": ABMILX,
     "mambamil": MambaMIL,
+    "mecds": MECDS,
+    "preselected": Preselected,
 }
 
 
@@ -68,6 +72,7 @@ __all__ = [
     "DSMIL",
     "DTFD",
     "ENSEMBLE",
+    "MECDS",
     "PAMIL",
     "Aggregated",
     "Aggregator",
@@ -76,6 +81,7 @@ __all__ = [
     "MambaMIL",
     "MaxPooling",
     "MeanPooling",
+    "Preselected",
     "Targets",
     "TransMIL",
     "aggregator_class",

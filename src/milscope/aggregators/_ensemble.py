@@ -11,7 +11,7 @@ from milscope.store import Bags
 
 
 class Ensemble(Aggregator):
-    r"""The mean of the logits and of the attention of several models, of other folds or other seeds.
+    r"""The mean of the logits, the attention and, if all have one, the routing of several models, of other folds or seeds.
 
     $$ y = \frac{1}{m} \sum_j y^{(j)}, \qquad a_i = \frac{1}{m} \sum_j a_i^{(j)} $$
 
@@ -34,4 +34,7 @@ class Ensemble(Aggregator):
         """See `Aggregator.aggregate`."""
         found = [member(bags) for member in self.members]
         logits = torch.stack([each.logits for each in found]).mean(0)
-        return Aggregated(logits, torch.stack([each.attention for each in found]).mean(0), logits.new_zeros(()))
+        attention = torch.stack([each.attention for each in found]).mean(0)
+        routes = [each.routing for each in found if each.routing is not None]
+        routing = torch.stack(routes).mean(0) if len(routes) == len(found) else None
+        return Aggregated(logits, attention, logits.new_zeros(()), routing=routing)

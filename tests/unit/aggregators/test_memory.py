@@ -4,22 +4,24 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from milscope.aggregators import AGGREGATORS, _abmilx, _mambamil, _transmil
+from milscope.aggregators import AGGREGATORS, _abmilx, _mambamil, _mecds, _transmil
 from milscope.store._bags import Bags
 
 CELLS, WIDTH = 3000, 64
-FORBIDDEN = {  # in numbers
-    "transmil": (8 * CELLS * 128, {"hidden": WIDTH, "heads": 8, "landmarks": 128}),
-    "abmilx": (CELLS * CELLS, {"hidden": WIDTH}),
-    "mambamil": (CELLS * 16 * 2 * WIDTH, {"hidden": WIDTH, "stride": 2}),
-}
+FORBIDDEN = [  # in numbers
+    ("transmil", 8 * CELLS * 128, {"hidden": WIDTH, "heads": 8, "landmarks": 128}),
+    ("abmilx", CELLS * CELLS, {"hidden": WIDTH}),
+    ("mambamil", CELLS * 16 * 2 * WIDTH, {"hidden": WIDTH, "stride": 2}),
+    ("mecds", CELLS * CELLS, {"width": WIDTH}),
+    ("mecds", CELLS * CELLS, {"width": WIDTH, "cells": "cells", "blocks": 1}),
+    ("mecds", CELLS * CELLS, {"width": WIDTH, "cells": "all", "blocks": 1}),
+]
 
 
-@pytest.mark.parametrize("name", FORBIDDEN)
-def test_a_step_never_holds_it_and_keeps_a_few_features_a_cell(name, monkeypatch):
-    for module, limit in ((_transmil, "LEAN"), (_abmilx, "ROWS"), (_mambamil, "LEAN"), (_mambamil, "PIECE")):
+@pytest.mark.parametrize(("name", "forbidden", "options"), FORBIDDEN)
+def test_a_step_never_holds_it_and_keeps_a_few_features_a_cell(name, forbidden, options, monkeypatch):
+    for module, limit in ((_transmil, "LEAN"), (_abmilx, "ROWS"), (_mambamil, "LEAN"), (_mambamil, "PIECE"), (_mecds, "LEAN")):
         monkeypatch.setattr(module, limit, 1000)
-    forbidden, options = FORBIDDEN[name]
     model = AGGREGATORS[name](WIDTH, 2, **options)
     (_, half), (largest, whole) = step(model, CELLS // 2), step(model, CELLS)
     assert CELLS * WIDTH <= largest < forbidden / 4
