@@ -8,10 +8,10 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src" / "milscope"
 LAYERS = [
     "types", "configs", "lazy", "progress", "pool",
-    "slides", "store", "card", "split", "operating", "tasks",
+    "slides", "store", "lineage", "card", "split", "operating", "tasks",
     "checkpoints", "schedule", "devices", "augment", "distributed", "encoders", "objectives", "surgery", "telemetry", "learner",
     "samplers", "recompute", "aggregators", "fitting", "candidates", "cohorts",
-    "metrics", "validation", "models", "memory", "curves", "comparison", "truth", "ranking",
+    "metrics", "validation", "models", "training", "memory", "curves", "comparison", "truth", "ranking",
     "synth", "tile", "check", "pretrain", "encode", "train", "distill", "extend", "endtoend", "predict", "crossvalidate",
     "retrieve", "evaluate", "export", "report", "compare",
     "recipes", "flags", "cli", "__main__",

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from milscope.configs import (
+    DistillConfig,
     EncodeConfig,
     EndToEndConfig,
     EvaluateConfig,
+    ExtendConfig,
     PredictConfig,
     PretrainConfig,
     ReportConfig,
@@ -19,20 +21,22 @@ from milscope.configs import (
     TrainConfig,
     identity,
 )
+from milscope.lineage import lineage
 from milscope.store import Manifest, artifact_kind, fingerprint, read_manifest
 from milscope.types import refuse
 
 CONFIGS: Mapping[str, Sequence[type[Any]]] = {
     "slides": [SynthConfig], "cells": [TileConfig], "encoder": [PretrainConfig, EndToEndConfig], "features": [EncodeConfig],
-    "model": [TrainConfig, EndToEndConfig], "endtoend": [EndToEndConfig], "scores": [PredictConfig], "ranked": [RetrieveConfig],
-    "metrics": [EvaluateConfig], "report": [ReportConfig],
+    "model": [TrainConfig, EndToEndConfig, DistillConfig, ExtendConfig], "endtoend": [EndToEndConfig],
+    "scores": [PredictConfig], "ranked": [RetrieveConfig], "metrics": [EvaluateConfig], "report": [ReportConfig],
 }
 """The settings of the stages that make each kind of artifact, for their defaults."""
 MEASURES: Mapping[str, str] = {"binary": "AUC", "multiclass": "macro AUC", "ordinal": "concordance", "cox": "C-index",
                                "hazards": "C-index"}
 SHOWN = 8
 """Most items of a list that are shown."""
-TOLD = {"task", "tasks", "validation", "validation_intervals", "operating", "members", "encoder", "warnings"}
+TOLD = {"task", "tasks", "validation", "validation_intervals", "operating", "members", "encoder", "warnings",
+        "teacher", "learned"}
 """Of a model's summary, what its record says better."""
 MODELS: Mapping[str, str] = {"model": ".", "endtoend": "model"}
 """Where in an artifact of these kinds the model lies."""
@@ -85,6 +89,7 @@ def card_of(record: Record, manifest: Manifest) -> str:
         f"A slide model of milscope (`{record.get('aggregator', 'unknown')}`{_members(record)}): from the features of a "
         "slide's cells to the tasks below, and to what each cell contributes.",
         _section("What it predicts", _predicts(record, tasks)),
+        _section("How it came to them", "\n".join(f"- {line}." for line in lineage(record, manifest))),
         _section("Data", _data(record, manifest)),
         _section("Operating point", _operating_text(record)),
         _section("Validation", _validation_text(record)),
@@ -151,6 +156,7 @@ def _of_model(record: Record, manifest: Manifest) -> Lines:
     if _members(record):
         lines.append(("members", _members(record).removeprefix(", ")))
     lines += [(f"{split} data", _told(counts)) for split, counts in _mapping(record, "data").items()]
+    lines += [("learned" if first == 0 else "", line) for first, line in enumerate(lineage(record, manifest))]
     if fits := _encoder(record):
         lines.append(("encoder", fits))
     if cells := _mapping(record, "cells"):

@@ -196,7 +196,8 @@ class Fit:
         streams = [logits.float() for logits in ([found.logits] if found.streams is None else found.streams)]
         losses = [self.loss(logits, targets) for logits in streams]
         if (guide := self.lesson.guide) is not None:
-            losses = [loss + guide.loss(self.loss, slides, logits, targets) for loss, logits in zip(losses, streams, strict=True)]
+            losses = [loss + guide.loss(self.loss, slides, logits, targets)
+                      for loss, logits in zip(losses, streams, strict=True)]
         return torch.stack(losses).mean()
 
     def _validate(self) -> tuple[float, float]:

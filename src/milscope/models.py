@@ -14,9 +14,9 @@ from milscope.aggregators import Aggregator, restored
 from milscope.checkpoints import save_checkpoint
 from milscope.cohorts import Learning, described_slides
 from milscope.operating import Guarantee, Operating, operating_point, patients_highest
-from milscope.store import fingerprint, read_manifest, write_text
+from milscope.store import Manifest, fingerprint, read_manifest, write_text
 from milscope.tasks import Binary, Questions, described_task
-from milscope.types import InputError
+from milscope.types import InputError, refuse
 
 
 class Model(NamedTuple):
@@ -36,13 +36,26 @@ def load_model(directory: Path | str) -> Model:
     Raises:
         InputError: If there is no model, or it is of an aggregator or task that this milscope does not know.
     """
-    directory = Path(directory)
-    read_manifest(directory, "model")
+    read_manifest(Path(directory), "model")
+    return read_model(Path(directory))
+
+
+def read_model(directory: Path) -> Model:
+    """The same from a directory that is not an artifact yet."""
     record = json.loads((directory / "model.json").read_text())
     model = restored(record["aggregator"], record["options"], load_file(directory / "model.safetensors"))
     tasks = [described_task(each) for each in record["tasks"]] if "tasks" in record else [Binary(record["task"])]
     operating = {name: Operating(**values) for name, values in record.get("operating", {}).items()}
     return Model(model, Questions(tuple(tasks)), operating, record)
+
+
+def check_encoder(features: Manifest, model: Mapping[str, Any]) -> None:
+    """Refuses features of another encoder than that of a model's record."""
+    own = features.inputs.get("encoder", "")
+    if own != model["encoder"]:
+        raise refuse("features", f"of encoder {model['encoder']}, with which the model was trained",
+                     f"features of encoder {own}",
+                     "Encode the cells with the model's encoder, or train a model on these features.")
 
 
 def calibrated(questions: Questions, answers: Float[Tensor, "slide logit"], targets: Float[Tensor, "slide column"],

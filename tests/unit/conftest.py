@@ -1,6 +1,7 @@
 """Simulated features: what an encoder would give, with known witnesses."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,10 +24,16 @@ class Simulated(NamedTuple):
 
 
 @pytest.fixture
-def simulate(tmp_path: Path) -> Callable[..., Simulated]:
+def simulate(simulate_in: Callable[..., Simulated], tmp_path: Path) -> Callable[..., Simulated]:
+    """See `simulate_in`; into the test's own directory."""
+    return partial(simulate_in, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def simulate_in() -> Callable[..., Simulated]:
     """Writes slides of Gaussian features whose witnesses are shifted; every third slide is for validation or test."""
 
-    def build(slides: int = 24, cells: int = 40, rate: float = 0.2, shift: float = 6.0, width: int = 8, *,
+    def build(directory: Path, slides: int = 24, cells: int = 40, rate: float = 0.2, shift: float = 6.0, width: int = 8, *,
               name: str = "features", encoder: str = "e1", seed: int = 0,
               change: Mapping[str, Callable[[np.ndarray], np.ndarray]] | None = None) -> Simulated:
         random = np.random.default_rng(seed)
@@ -34,7 +41,7 @@ def simulate(tmp_path: Path) -> Callable[..., Simulated]:
         label = np.arange(slides) % 2
         split = np.array(["train", "train", "train", "train", "validation", "test"])[np.arange(slides) // 2 % 6]
         witnesses = {}
-        with Stage(tmp_path / name, "features", EncodeConfig(), {"cells": str(seed), "encoder": encoder}, ["p000"]) as stage:
+        with Stage(directory / name, "features", EncodeConfig(), {"cells": str(seed), "encoder": encoder}, ["p000"]) as stage:
             folder = stage.work / "features_fake"
             folder.mkdir()
             for slide, positive in zip(names, label, strict=True):
@@ -46,7 +53,7 @@ def simulate(tmp_path: Path) -> Callable[..., Simulated]:
                 write_features(folder / f"{slide}.h5", features, _cells(slide, len(features)), encoder="fake")
         table = pd.DataFrame({"slide": names, "patient": [f"p{number:03d}" for number in range(slides)],
                               "split": split, "abnormal": label})
-        return Simulated(tmp_path / name, table, witnesses)
+        return Simulated(directory / name, table, witnesses)
 
     return build
 

@@ -154,6 +154,7 @@ class EndToEndConfig:
 class DistillConfig(TrainConfig):
     """How a student learns from all slides and from a teacher of balanced ones (MECDS, METHODS 3); and all of `TrainConfig`."""
 
+    task: str = setting("", "what to learn, as in `train`; empty: what the teacher does")
     aggregators: tuple[str, ...] = setting(("mecds",), "models to try; the best on validation is kept")
     balance: str = setting("none", "how rare classes come to count alike", choices=("weights", "sampling", "none"))
     distillation: str = setting("asymmetric", "what the student takes over from the teacher",

@@ -37,6 +37,11 @@ class Method:
     head: Literal["projector", "linear"]
     """What the objectives see: a projection of the features, or one logit per cell."""
 
+    @property
+    def blind(self) -> bool:
+        """Whether the labels of slides count nothing: neither in the choice of cells nor for an objective."""
+        return all(task.cells == "all" and isinstance(task.objective, NTXent | Similarity) for task in self.tasks)
+
 
 def _contrast_and_similarity(name: str, surgery: str) -> Callable[[float, float], Method]:
     """Contrast on positive and similarity on negative slides, joined by that surgery."""

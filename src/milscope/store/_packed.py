@@ -55,7 +55,8 @@ class Packed(NamedTuple):
     """Slides without cells, which are left out."""
 
 
-def pack_features(directory: Path, slides: Sequence[str], path: Path, precision: torch.dtype) -> Packed:
+def pack_features(directory: Path, slides: Sequence[str], path: Path, precision: torch.dtype, scale: Scale | None = None,
+                  ) -> Packed:
     """Reads the features of slides twice: for their scale, and to write them standardised.
 
     Args:
@@ -63,6 +64,7 @@ def pack_features(directory: Path, slides: Sequence[str], path: Path, precision:
         slides: Names of slides that have features.
         path: The file to write; it belongs to the packed features as long as they are used.
         precision: float32, or bfloat16 for half the room.
+        scale: By which they are standardised; None: their own.
 
     Raises:
         InputError: If a feature is not finite, or slides differ in width.
@@ -76,7 +78,8 @@ def pack_features(directory: Path, slides: Sequence[str], path: Path, precision:
                 yield features
                 advance(1)
 
-        scale = measure_scale(finite())
+        own = measure_scale(finite())
+        scale = scale or own
         mean, deviation = scale.mean.float(), scale.deviation.float()
         with path.open("wb") as file:
             for slide in slides:

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from milscope.slides import labels, odd_label, other_columns, tasks
-from milscope.tasks._base import Task
+from milscope.tasks._base import Graded, Task
 from milscope.tasks._classes import Binary, MultiClass
 from milscope.tasks._ordinal import Ordinal
 from milscope.tasks._survival import Cox, Hazards, Survival
@@ -56,6 +56,14 @@ def settled_tasks(text: str, frame: pd.DataFrame) -> str:
     parts = [part.strip() for part in BETWEEN.split(text)]
     return ",".join(task.fitted(frame, "labelled").spelled if isinstance(task, Survival) else part
                     for task, part in zip(parse_tasks(text, frame), parts, strict=True))
+
+
+def spelled_task(task: Task) -> str:
+    """What names this very task in a line of tasks."""
+    if isinstance(task, Survival):
+        return task.spelled
+    between = {"multiclass": ",", "ordinal": "<"}.get(task.kind)
+    return f"{task.name}:{task.kind}({between.join(task.classes)})" if isinstance(task, Graded) and between else task.name
 
 
 def described_task(description: Mapping[str, Any]) -> Task:
