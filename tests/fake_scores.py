@@ -58,6 +58,7 @@ def task_tables(slides: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 TASK_KINDS = {"abnormal": "binary", "grade": "ordinal", "kind": "multiclass", "death": "cox"}
+OTHERWISE = "binary"
 
 
 def _class_table(base: pd.DataFrame, classes: tuple[str, ...], random: np.random.Generator) -> pd.DataFrame:
@@ -81,7 +82,7 @@ def write_scores(out: Path, slides: pd.DataFrame, cells: pd.DataFrame, patients:
             (stage.work / "tasks").mkdir()
             for name, table in tasks.items():
                 table.to_csv(stage.work / "tasks" / f"{name}.csv", index=False)
-            stage.summary.update(tasks=[{"kind": TASK_KINDS[name], "name": name} for name in tasks])
+            stage.summary.update(tasks=[{"kind": TASK_KINDS.get(name, OTHERWISE), "name": name} for name in tasks])
     return out
 
 

@@ -29,9 +29,11 @@ from typing import TYPE_CHECKING
 
 from milscope.configs import (
     CheckConfig,
+    DistillConfig,
     EncodeConfig,
     EndToEndConfig,
     EvaluateConfig,
+    ExtendConfig,
     PredictConfig,
     PretrainConfig,
     ReportConfig,
@@ -46,10 +48,12 @@ from milscope.types import InputError
 
 if TYPE_CHECKING:
     from milscope.check import check
+    from milscope.distill import distill
     from milscope.encode import encode
     from milscope.encoders import load_encoder
     from milscope.endtoend import endtoend
     from milscope.evaluate import evaluate
+    from milscope.extend import extend
     from milscope.models import load_model
     from milscope.predict import predict
     from milscope.pretrain import pretrain
@@ -65,8 +69,8 @@ if TYPE_CHECKING:
 
 import_on_use(__name__, {
     **{verb: f"milscope.{verb}" for verb in (
-        "check", "encode", "endtoend", "evaluate", "predict", "pretrain", "report", "retrieve", "split", "synth", "tile",
-        "train")},
+        "check", "distill", "encode", "endtoend", "evaluate", "extend", "predict", "pretrain", "report", "retrieve", "split",
+        "synth", "tile", "train")},
     "CellStore": "milscope.store",
     "load_encoder": "milscope.encoders",
     "load_model": "milscope.models",
@@ -77,9 +81,11 @@ import_on_use(__name__, {
 __all__ = [
     "CellStore",
     "CheckConfig",
+    "DistillConfig",
     "EncodeConfig",
     "EndToEndConfig",
     "EvaluateConfig",
+    "ExtendConfig",
     "InputError",
     "PredictConfig",
     "PretrainConfig",
@@ -90,9 +96,11 @@ __all__ = [
     "TileConfig",
     "TrainConfig",
     "check",
+    "distill",
     "encode",
     "endtoend",
     "evaluate",
+    "extend",
     "load_encoder",
     "load_model",
     "predict",

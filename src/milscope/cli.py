@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from milscope.configs import STAGES, CompareConfig, CrossvalidateConfig, SynthConfig
+from milscope.configs import STAGES, CompareConfig, CrossvalidateConfig, ExtendConfig, SynthConfig
 from milscope.flags import PATH, configured, read_toml, tell
 from milscope.progress import speaks
 from milscope.types import InputError, refuse
@@ -20,8 +20,9 @@ def cli() -> None:
     """Finds abnormal slides, and the few abnormal cells in them, from slide labels alone.
 
     `milscope run` does everything; its stages, in the order of the flow: tile, check, pretrain, encode, train, predict,
-    retrieve, evaluate, report. `endtoend` trains encoder and slide model together. `crossvalidate` and `compare` judge slide
-    models; `info` and `export` take a finished one.
+    retrieve, evaluate, report. `endtoend` trains encoder and slide model together; `distill` trains a model on all slides with
+    one of balanced slides for a teacher, `extend` teaches a finished one a further task. `crossvalidate` and `compare` judge
+    slide models; `info` and `export` take a finished one.
     """
 
 
@@ -114,6 +115,32 @@ def train(features: Path, slides: Path, out: Path, config: Any) -> None:  # noqa
     from milscope.train import train as verb
 
     tell("train", verb(features, slides, out, config))
+
+
+@cli.command()
+@click.argument("features", type=PATH)
+@click.argument("slides", type=PATH)
+@click.option("--teacher", type=PATH, required=True, help="Model of the same tasks and encoder, as a rule of balanced slides.")
+@click.option("--out", type=PATH, required=True, help="Directory of the student, a model.")
+@configured(STAGES["distill"])
+def distill(features: Path, slides: Path, teacher: Path, out: Path, config: Any) -> None:  # noqa: ANN401
+    """Train a student on all slides, with what a teacher says of them beside their labels (MECDS)."""
+    from milscope.distill import distill as verb
+
+    tell("distill", verb(features, slides, out, config, teacher=teacher))
+
+
+@cli.command()
+@click.argument("model", type=PATH)
+@click.argument("features", type=PATH)
+@click.argument("slides", type=PATH)
+@click.option("--out", type=PATH, required=True, help="Directory of the model that knows the new task, too.")
+@configured(ExtendConfig)
+def extend(model: Path, features: Path, slides: Path, out: Path, config: Any) -> None:  # noqa: ANN401
+    """Teach a MODEL (`mecds`) a further `--task`; what it learned before stays as it is."""
+    from milscope.extend import extend as verb
+
+    tell("extend", verb(model, features, slides, out, config))
 
 
 @cli.command()
@@ -265,7 +292,7 @@ def report(run: Path, out: Path | None, config: Any) -> None:  # noqa: ANN401
 @click.option("--images", type=PATH, help="Folder of slide images, if SLIDES has no `file` column.")
 @click.option("--truth", type=PATH, help="Cell table with labels, read by `evaluate` only.")
 @click.option("--recipe", default="slam-ags", show_default=True,
-              help="slam-ags, slam-ags-faithful, slam-ags-endtoend, abmilx, untrained, mean or demo.")
+              help="slam-ags, slam-ags-faithful, slam-ags-endtoend, abmilx, mecds, untrained, mean or demo.")
 @click.option("--out", type=PATH, default=Path("runs/run"), show_default=True, help="Directory of the run.")
 @click.option("--config", type=PATH, help="TOML file with a section per stage.")
 @click.option("--set", "assignments", multiple=True, metavar="STAGE.KEY=VALUE", help="One setting, over the TOML file's.")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from milscope.cohorts import labelled_slides
@@ -112,11 +113,13 @@ def _join(parts: Sequence[Path], out: Path) -> None:
         tables = [pd.read_csv(part / name, dtype=str, keep_default_na=False).assign(fold=number)
                   for number, part in enumerate(parts)]
         write_text(out / name, pd.concat(tables, ignore_index=True).to_csv(index=False))
-    with pq.ParquetWriter(out / "cells.parquet", pq.read_schema(parts[0] / "cells.parquet")) as writer:
+    first, *others = (pq.read_schema(part / "cells.parquet") for part in parts)
+    schema = pa.schema([field for field in first if all(field.name in other.names for other in others)])  # some folds may route
+    with pq.ParquetWriter(out / "cells.parquet", schema) as writer:
         for part in parts:
             with pq.ParquetFile(part / "cells.parquet") as file:
                 for group in range(file.num_row_groups):
-                    writer.write_table(file.read_row_group(group))
+                    writer.write_table(file.read_row_group(group, schema.names))
 
 
 def _summary(summaries: Sequence[dict], notes: Sequence[str]) -> dict:

@@ -19,7 +19,8 @@ from milscope.types import refuse
 PATH = click.Path(path_type=Path)
 SHOWN = {"slides": "{:,} slides", "cells": "{:,} cells", "features": "{:,} features a cell", "failures": "{:,} failures",
          "epochs": "{} epochs", "contrast_over_chance": "contrast {:.2f} of chance", "aggregator": "{}",
-         "validation_loss": "validation loss {:.3f}", "validation_auc": "validation AUC {:.3f}", "memory": "{}",
+         "validation_loss": "validation loss {:.3f}", "validation_auc": "validation AUC {:.3f}",
+         "teacher_auc": "the teacher's {:.3f}", "moved": "old logits moved by {:.3g}", "memory": "{}",
          "positives": "{:,} called positive", "auc": "test AUC {:.3f}", "page": "{}"}
 
 

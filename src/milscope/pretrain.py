@@ -23,7 +23,7 @@ from milscope.learner import Learner, named_method, own_device
 from milscope.objectives import Method
 from milscope.progress import progress
 from milscope.schedule import warm_cosine
-from milscope.slides import labels, read_slides
+from milscope.slides import labels, read_slides, tasks
 from milscope.store import CellStore, HalvesSampler, Pixels, Stage, fingerprint, fingerprint_files, read_manifest, write_text
 from milscope.telemetry import Telemetry, group_cosines
 from milscope.types import refuse
@@ -73,9 +73,9 @@ def pretrain(cells: Path | str, slides: Path | str | pd.DataFrame, out: Path | s
     """
     config = _checked(config or PretrainConfig())
     store = CellStore(cells)
-    task, table = training_slides(store, slides, config.task)
+    task, table = training_slides(store, slides, config, method)
     inputs = {"cells": store.manifest.fingerprint,
-              "labels": fingerprint([task, table[["slide", "patient", task]].to_dict("list")])}
+              "labels": fingerprint([task, table[["slide", "patient", *filter(None, [task])]].to_dict("list")])}
     seen = set(table["patient"]) if config.epochs and config.method != "random" else set()
     if init is not None:
         origin = read_manifest(Path(init), "encoder")
@@ -98,20 +98,37 @@ def pretrain(cells: Path | str, slides: Path | str | pd.DataFrame, out: Path | s
     return Pretrained(Path(out), **{name: summary[name] for name in Pretrained._fields[1:]})
 
 
-def training_slides(store: CellStore, slides: Path | str | pd.DataFrame, task: str) -> tuple[str, pd.DataFrame]:
-    """The labelled training slides that have cells, and the task's name.
+def training_slides(store: CellStore, slides: Path | str | pd.DataFrame, config: PretrainConfig,
+                    method: Method | None = None) -> tuple[str, pd.DataFrame]:
+    """The training slides that have cells and the label that is needed, and its column (see `guide`).
 
     Raises:
         InputError: If the table has no split, or training slides of one label only.
     """
-    task, table = labels(read_slides(slides), task)
+    task, table = guide(read_slides(slides), config, method)
     if not (table["split"] == "train").any():
         raise refuse("split", "a column with train, validation and test", "no training slides", "Run `milscope split`.")
-    table = table[(table["split"] == "train") & table[task].notna() & table["slide"].isin(store.slides)]
-    if table[task].nunique() < 2:
+    table = table[(table["split"] == "train") & table["slide"].isin(store.slides)]
+    if task and table[task].nunique() < 2:
         counts = table[task].value_counts().to_dict()
         raise refuse("slides", "positive and negative among the training slides with cells", counts, "Add slides.")
+    if table.empty:
+        raise refuse("slides", "training slides with cells", "none", "Add slides.")
     return task, table.sort_values("slide", ignore_index=True)
+
+
+def guide(frame: pd.DataFrame, config: PretrainConfig, method: Method | None = None) -> tuple[str, pd.DataFrame]:
+    """The column whose labels guide the encoder, and the slides that have one.
+
+    "" and all slides if no label is looked at, `config` names no column, and there is none or more than one to guess.
+
+    Raises:
+        InputError: If labels are needed and there is no such column, or several.
+    """
+    blind = config.epochs == 0 or config.method == "random" or (method or named_method(config)).blind
+    if blind and not config.task and len(tasks(frame)) != 1:
+        return "", frame
+    return labels(frame, config.task)
 
 
 def _checked(config: PretrainConfig) -> PretrainConfig:
@@ -148,7 +165,8 @@ class _Training:
         self.epochs = 0 if self.config.method == "random" else self.config.epochs
         if self.epochs:
             self.pixels = self._decoded(store, list(table["slide"]))
-            positive = np.repeat(table[task].to_numpy() == 1, np.diff(self.pixels.starts))
+            cells = np.diff(self.pixels.starts)  # without labels any halves will do: every other cell
+            positive = np.repeat(table[task].to_numpy() == 1, cells) if task else np.arange(cells.sum()) % 2 == 1
             self.sampler = HalvesSampler(np.flatnonzero(positive), np.flatnonzero(~positive),
                                          batch=self.config.batch, seed=self.config.seed)
             self.steps = self._planned_steps()

@@ -11,15 +11,16 @@ import pandas as pd
 from milscope.check import check
 from milscope.cohorts import strata
 from milscope.configs import STAGES, PredictConfig, TileConfig, configure
+from milscope.distill import distill
 from milscope.encode import encode
 from milscope.endtoend import endtoend
 from milscope.evaluate import evaluate
 from milscope.models import load_model
 from milscope.predict import Predicted, predict
-from milscope.pretrain import pretrain
+from milscope.pretrain import guide, pretrain
 from milscope.report import report
 from milscope.retrieve import retrieve
-from milscope.slides import labels, read_slides, write_slides
+from milscope.slides import read_slides, tasks, write_slides
 from milscope.split import split
 from milscope.store import artifact_kind, read_manifest, unwritable, write_text
 from milscope.tasks import parse_tasks
@@ -41,13 +42,18 @@ RECIPES: dict[str, Settings] = {
     "mean": {"train": {"aggregators": ("mean",)}},
     "abmilx": {"pretrain": {"epochs": 0}, "endtoend": {}},
     "slam-ags-endtoend": {"endtoend": {}},
+    "mecds": {"pretrain": {"method": "simclr"}, "train": {"aggregators": ("mecds",), "balance": "sampling"},
+              "distill": {"balance": "none"}},
     "demo": {
         "tile": {"size": 96},
         "pretrain": {"encoder_options": {"channels": [32, 64, 128, 256]}, "size": 48, "epochs": 8},
     },
 }
 """Recipe → stage → settings that differ from the defaults. With a section `endtoend` encoder and slide model learn together,
-from the encoder of `pretrain` (unless that has 0 epochs), and there is no `train`."""
+from the encoder of `pretrain` (unless that has 0 epochs), and there is no `train`. With a section `distill` the model of
+`train` teaches one more, from which all later stages go on; what its own settings do not say, those of `train` do."""
+TEACHER = "-teacher"
+"""The end of the names of the directories that hold what the teacher says, and how it does."""
 
 
 class Ran(NamedTuple):
@@ -67,7 +73,8 @@ def run(slides: Path | str | pd.DataFrame, out: Path | str, *, cells: Path | str
     skipped, so that a run goes on wherever it was interrupted.
 
     Args:
-        slides: The slide table: `slide`, one column of labels, optionally `file`, `patient`, `split`, `mpp`.
+        slides: The slide table: `slide`, a column of labels, optionally `file`, `patient`, `split`, `mpp`. With several columns
+            of labels the settings say which to learn; a recipe with a teacher learns all of yes and no.
         out: The run's directory.
         cells: A folder of cell crops per slide, or a table `slide,x,y` of cell places (slide pixels).
         images: A folder of slide images, if the table has no `file` column.
@@ -80,16 +87,18 @@ def run(slides: Path | str | pd.DataFrame, out: Path | str, *, cells: Path | str
         InputError: If an input or setting is wrong.
     """
     out, configs = Path(out), resolve(recipe, settings or {})
+    frame = read_slides(slides)
+    configs = _asking(frame, recipe, configs)
     task = configs["endtoend" if _together(recipe) else "train"].task
-    _check_ahead(read_slides(slides), task, configs, guided=_pretrains(recipe, configs), truth=truth)
-    table = split(read_slides(slides), configs["split"], task=_asked(read_slides(slides), task))
+    _check_ahead(frame, task, configs, guided=_pretrains(recipe, configs), truth=truth)
+    table = split(frame, configs["split"], task=_asked(frame, task))
     if not configs["check"].task:
         configs["check"] = replace(configs["check"], task=_asked(table, task))
     _write_head(out, table, recipe, configs)
 
     def stage(name: str, function: Callable[..., Any], *inputs: object, **named: object) -> Path:
         before = _created(out / name)
-        result = function(*inputs, out=out / name, config=configs[name], **named)
+        result = function(*inputs, out=out / name, config=configs[name.removesuffix(TEACHER)], **named)
         tell(name, result, before is not None and before == _created(out / name))
         results[name] = result
         return out / name
@@ -104,6 +113,10 @@ def run(slides: Path | str | pd.DataFrame, out: Path | str, *, cells: Path | str
     else:
         features = stage("encode", encode, store, encoder)
         model = stage("train", train, features, table)
+    if _distils(recipe):
+        taught = stage("predict" + TEACHER, predict, features, model, slides=table)
+        stage("evaluate" + TEACHER, evaluate, taught, slides=table)
+        model = stage("distill", distill, features, table, teacher=model)
     scores = stage("predict", predict, features, model, slides=table)
     ranked = stage("retrieve", retrieve, scores, store)
     stage("evaluate", evaluate, scores, ranked=ranked, truth=truth, slides=table)
@@ -122,8 +135,10 @@ def resolve(recipe: str, settings: Settings) -> dict[str, Any]:
     for stage in settings:
         if stage not in STAGES:
             raise refuse("config", "made of sections named after stages", f"[{stage}]", "Sections: " + ", ".join(STAGES) + ".")
-    return {stage: configure(config, {**RECIPES[recipe].get(stage, {}), **settings.get(stage, {})}, source=stage)
-            for stage, config in STAGES.items()}
+    found = {stage: {**RECIPES[recipe].get(stage, {}), **settings.get(stage, {})} for stage in STAGES}
+    if _distils(recipe):
+        found["distill"] = {**found["train"], **found["distill"]}
+    return {stage: configure(config, found[stage], source=stage) for stage, config in STAGES.items()}
 
 
 def apply(model: Path | str, slides: Path | str | pd.DataFrame, out: Path | str, *, cells: Path | str | None = None,
@@ -175,6 +190,19 @@ def _together(recipe: str) -> bool:
     return "endtoend" in RECIPES[recipe]
 
 
+def _distils(recipe: str) -> bool:
+    """Whether the model of `train` teaches another."""
+    return "distill" in RECIPES[recipe]
+
+
+def _asking(table: pd.DataFrame, recipe: str, configs: dict[str, Any]) -> dict[str, Any]:
+    """The configs with the tasks that a recipe with a teacher stands for: those of `train`, else all of yes and no."""
+    if not _distils(recipe):
+        return configs
+    task = configs["train"].task or configs["distill"].task or ",".join(tasks(table))
+    return {**configs, "train": replace(configs["train"], task=task), "distill": replace(configs["distill"], task=task)}
+
+
 def _pretrains(recipe: str, configs: Mapping[str, Any]) -> bool:
     """Whether there is an encoder before the slide model; without epochs it is of no use to `endtoend`, which makes its own."""
     return not _together(recipe) or configs["pretrain"].epochs > 0
@@ -188,7 +216,7 @@ def _asked(table: pd.DataFrame, task: str) -> str:
 def _check_ahead(table: pd.DataFrame, task: str, configs: Mapping[str, Any], *, guided: bool, truth: Path | str | None) -> None:
     """What a late stage would refuse is refused before the first one works for hours; `guided`: `pretrain` needs labels."""
     if guided:
-        labels(table, configs["pretrain"].task)
+        guide(table, configs["pretrain"])
     parse_tasks(task, table)
     if configs["retrieve"].k < 1:
         raise refuse("k", "at least 1", configs["retrieve"].k, "Ask for one cell or more.")

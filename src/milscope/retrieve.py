@@ -1,6 +1,6 @@
 """Retrieve: the cells of each slide that a person should look at first, with their pixels."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from milscope.configs import RetrieveConfig
 from milscope.progress import progress
-from milscope.ranking import Ranking, find_ranking, order, rank_slides
+from milscope.ranking import Ranking, find_ranking, order, other_tasks, rank_slides
 from milscope.store import CellStore, Stage, read_manifest, write_text
 from milscope.types import refuse
 
@@ -28,8 +28,9 @@ class Retrieved(NamedTuple):
 def retrieve(scores: str | Path, cells: str | Path, out: str | Path, config: RetrieveConfig | None = None) -> Retrieved:
     """Takes the best k cells of every slide; writes ranked.csv, and `<slide>.arrow` with the pixels.
 
-    Cells of equal score stay in the order of the store. A slide with fewer than k cells gives all it has. One slide
-    at a time is in memory, and slides that are finished are kept when the stage is interrupted.
+    They are those of the main task; the same of every other task of the scores is in `tasks/<task>`. Cells of equal score
+    stay in the order of the store. A slide with fewer than k cells gives all it has. One slide at a time is in memory, and
+    slides that are finished are kept when the stage is interrupted.
 
     Args:
         scores: A `scores` artifact (`predict`).
@@ -38,7 +39,8 @@ def retrieve(scores: str | Path, cells: str | Path, out: str | Path, config: Ret
         config: Settings; the defaults of `RetrieveConfig` if None.
 
     Raises:
-        InputError: If k is below 1, the ranking is unknown, or a scored slide or cell is not in the store.
+        InputError: If k is below 1, the ranking is unknown or not that of these scores, or a scored slide or cell is not in
+            the store.
     """
     config = config or RetrieveConfig()
     if config.k < 1:
@@ -49,24 +51,44 @@ def retrieve(scores: str | Path, cells: str | Path, out: str | Path, config: Ret
     inputs = {"scores": origin.fingerprint, "cells": store.manifest.fingerprint}
     with Stage(Path(out), "ranked", config, inputs, origin.patients) as stage:
         if not stage.done:
-            _rank_all(Path(scores), store, ranking, config.k, stage.work, len(slides))
-            table = pd.concat([_EMPTY, *_read_ranked(stage.work, slides)], ignore_index=True)
-            write_text(stage.work / "ranked.csv", table.to_csv(index=False))
+            table = _rank_all(_Given(Path(scores), store, ranking, config.k, slides), stage.work, other_tasks(scores))
             stage.summary.update(slides=int(table["slide"].nunique()), cells=len(table))
     summary = stage.manifest.summary
     return Retrieved(Path(out), summary["slides"], summary["cells"])
 
 
+class _Given(NamedTuple):
+    """The scores, the cells, what orders them, how many of each slide, and the slides."""
+
+    scores: Path
+    store: CellStore
+    ranking: Ranking
+    k: int
+    slides: list[str]
+
+
 _EMPTY = pd.DataFrame(columns=list(COLUMNS))
 
 
-def _rank_all(scores: Path, store: CellStore, ranking: Ranking, k: int, work: Path, slides: int) -> None:
-    with progress("retrieve", slides, "slides") as advance:
-        for slide, frame in rank_slides(scores, ranking):
-            path = work / f"{slide}.arrow"
-            if not path.exists():
-                _write(path, _best(slide, frame, store, k))
-            advance(1)
+def _rank_all(given: _Given, work: Path, others: list[str]) -> pd.DataFrame:
+    """Writes the best cells by every task; gives those by the main one, without their pixels."""
+    places = {"": work, **{task: work / "tasks" / task for task in others}}
+    with progress("retrieve", len(given.slides) * len(places), "slides") as advance:
+        tables = [_rank(given, task, place, advance) for task, place in places.items()]
+    return tables[0]
+
+
+def _rank(given: _Given, task: str, place: Path, advance: Callable[[int], None]) -> pd.DataFrame:
+    """The best cells by one task, as a table, and slide by slide with the pixels."""
+    place.mkdir(parents=True, exist_ok=True)
+    for slide, frame in rank_slides(given.scores, given.ranking, task):
+        path = place / f"{slide}.arrow"
+        if not path.exists():
+            _write(path, _best(slide, frame, given.store, given.k))
+        advance(1)
+    table = pd.concat([_EMPTY, *_read_ranked(place, given.slides)], ignore_index=True)
+    write_text(place / "ranked.csv", table.to_csv(index=False))
+    return table
 
 
 def _best(slide: str, frame: pd.DataFrame, store: CellStore, k: int) -> pa.Table:

@@ -81,6 +81,11 @@ def read_truth(path: str | Path, task: str, column: str = "", normal: str = "0")
     return Truth(column, unique.reset_index(drop=True), int((~known).sum()), len(rows) - len(unique))
 
 
+def value_columns(path: str | Path) -> list[str]:
+    """The columns of a truth table that may hold the truth."""
+    return _candidates(read_text_table(path, "truth"))
+
+
 def match_truth(rows: pd.DataFrame, cells: pd.DataFrame) -> Match:
     """Finds a slide's cells in the truth: by name; if no name is found, by place.
 
@@ -116,13 +121,17 @@ def nothing_matches(truth: Truth, cells: pd.DataFrame) -> InputError:
 
 
 def _value_column(text: pd.DataFrame, task: str, column: str) -> str:
-    candidates = [name for name in text.columns if name.lower() not in _NOT_VALUES]
+    candidates = _candidates(text)
     chosen = column or (task if task in candidates else candidates[0] if len(candidates) == 1 else "")
     if chosen not in text.columns:
         found = f"`{chosen}`" if chosen else f"{len(candidates)} to choose from"
         raise refuse("truth_column", "the truth's value column", found,
                      f"The table has: {', '.join(candidates) or 'no value column'}.")
     return chosen
+
+
+def _candidates(text: pd.DataFrame) -> list[str]:
+    return [name for name in text.columns if name.lower() not in _NOT_VALUES]
 
 
 def _is_normal(values: pd.Series, normal: str) -> pd.Series:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +18,10 @@ import pytest
 from safetensors.torch import load_file
 
 from milscope.cli import main
+from milscope.configs import RetrieveConfig
+from milscope.recipes import apply
+from milscope.recipes import run as run_recipe
+from milscope.retrieve import retrieve
 from milscope.store import read_manifest
 
 SMALL = """
@@ -156,6 +161,31 @@ def test_encoder_and_slide_model_together_and_slides_never_seen(rendered: Path, 
     assert again.returncode == 0, again.stderr
     new, old = (pd.read_csv(out / "predict" / "slides.csv").set_index("slide") for out in (tmp_path / "new", tmp_path / "run"))
     np.testing.assert_allclose(new["logit"], old.loc[new.index, "logit"], atol=1e-4)
+
+
+def test_many_tasks_with_missing_labels_from_a_teacher_to_its_student(rendered: Path, tmp_path: Path) -> None:
+    """Two columns of labels with gaps, which nobody names; the student's model scores a slide never seen."""
+    table = pd.read_csv(rendered / "slides.csv")
+    table["file"] = [str(rendered / file) for file in table["file"]]
+    table["clue"] = ["1", "0", "0", "1", "", "1", "0", "1", "0", "", "1", "0"]
+    truth = pd.read_csv(rendered / "truth/cells.csv").assign(clue=lambda cells: 1 - cells["abnormal"])
+    truth.to_csv(tmp_path / "truth.csv", index=False)
+    out, settings = tmp_path / "run", tomllib.loads(SMALL)
+    settings["train"] |= {"aggregators": ["mecds"], "options": {"mecds": {"width": 8, "heads": 2}}, "epochs": 3}
+    settings["pretrain"]["epochs"] = 1
+    run_recipe(table, out, cells=rendered / "cells.csv", truth=tmp_path / "truth.csv", recipe="mecds", settings=settings)
+    stages = (*STAGES, "predict-teacher", "evaluate-teacher", "distill")
+    assert {path.name for path in out.iterdir()} == {"slides.csv", "run.json", *stages}
+    assert read_manifest(out / "predict", "scores").inputs["model"] == read_manifest(out / "distill", "model").fingerprint
+    assert read_manifest(out / "train", "model").config["balance"] == "sampling"
+    assert read_manifest(out / "distill", "model").config["epochs"] == 3
+    assert list(json.loads((out / "evaluate/metrics.json").read_text())["cells"]) == ["abnormal", "clue"]
+    assert len(pd.read_csv(out / "retrieve/tasks/clue/ranked.csv")) == len(pd.read_csv(out / "retrieve/ranked.csv"))
+    page = (out / "report/index.html").read_text()
+    for told in ("Sent to the expert of clue", "beside its teacher", "clue: slides, most suspicious first"):
+        assert told in page
+    new = apply(out / "distill", table[["slide", "file"]].head(1), tmp_path / "new", cells=rendered / "cells.csv").directory
+    assert retrieve(new, tmp_path / "new/tile", tmp_path / "ranked", RetrieveConfig(rank="routing")).cells == 30
 
 
 def test_info_tells_of_every_artifact(finished: Path) -> None:

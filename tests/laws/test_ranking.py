@@ -14,7 +14,7 @@ pytestmark = pytest.mark.parametrize("ranking", list(RANKINGS.values()), ids=lis
 def cells():
     table = cell_table(slide_table(2))
     own = table[table["slide"] == "S01"].drop(columns="witness").reset_index(drop=True)
-    return own.assign(gradient=own["evidence"] * own["attention"])
+    return own.assign(gradient=own["evidence"] * own["attention"], routing=own["attention"] ** 2)
 
 
 def test_one_finite_number_a_cell(ranking, cells):
@@ -47,6 +47,7 @@ def test_a_slide_of_one_cell_and_of_none(ranking, cells):
 
 def test_the_higher_the_more_suspicious(ranking):
     table = cell_table(slide_table(2))
-    table = table[table["slide"] == "S01"].assign(gradient=lambda cells: cells["evidence"])
+    table = table[table["slide"] == "S01"].assign(gradient=lambda cells: cells["evidence"],
+                                                        routing=lambda cells: cells["attention"])
     scores = ranking(table)
     assert scores[table["witness"]].mean() > scores[~table["witness"]].mean()

@@ -164,3 +164,16 @@ def test_nothing_to_learn_from_is_refused(simulate, tmp_path):
     data = simulate(slides=12)
     with pytest.raises(InputError, match="slides that have features and a label"):
         crossvalidate(data.directory, data.table.assign(slide=[f"x{row}" for row in range(12)]), tmp_path / "cv", QUICK)
+
+
+def test_scores_of_cells_that_only_some_folds_have_are_left_out(tmp_path):
+    """Folds may choose models of other kinds; one sends cells to experts, another does not."""
+    for number, columns in enumerate((["evidence", "routing"], ["evidence"])):
+        part = tmp_path / str(number)
+        (part / "tasks").mkdir(parents=True)
+        for name in ("slides.csv", "patients.csv"):
+            pd.DataFrame({"patient": [f"p{number}"]}).to_csv(part / name, index=False)
+        pd.DataFrame({"slide": [f"s{number}"], **{name: [0.5 + number] for name in columns}}).to_parquet(part / "cells.parquet")
+    module._join([tmp_path / "0", tmp_path / "1"], tmp_path)
+    cells = pd.read_parquet(tmp_path / "cells.parquet")
+    assert cells.to_dict("list") == {"slide": ["s0", "s1"], "evidence": [0.5, 1.5]}

@@ -107,6 +107,58 @@ def test_what_retrieve_shows_is_what_is_measured(scores, cells, tmp_path):
             assert table.loc[slide, "recall_at_10"] == pytest.approx(hits / 3)
 
 
+@pytest.fixture
+def twofold(tmp_path, slides, cells):
+    """Scores of two tasks; what the other finds on a slide are its last two cells, where the slide has an even number."""
+    own = cells.assign(clue=cells["cell"].str.endswith((":28", ":29")) & (cells["slide"].str[1:].astype(int) % 2 == 0))
+    own = own.assign(**{"attention:clue": own["attention"], "evidence:clue": own["evidence"] + 2 * own["clue"]})
+    told = np.where(slides["label"] == 0, "positive", "negative")
+    clue = task_tables(slides)["abnormal"].assign(label=told)
+    clue.loc[clue["slide"] == "S02", "label"] = ""
+    tables = {"abnormal": task_tables(slides)["abnormal"], "clue": clue}
+    return write_scores(tmp_path / "two", slides, own.drop(columns="clue"), tasks=tables), own
+
+
+def truth_of(cells, path, *columns):
+    told = cells.assign(abnormal=cells["witness"].astype(int), clue=cells["clue"].astype(int))
+    told[["slide", "cell", *columns]].to_csv(path, index=False)
+    return path
+
+
+def test_cells_are_measured_by_every_task_that_the_truth_has_a_column_of(twofold, tmp_path):
+    scores, cells = twofold
+    evaluate(scores, tmp_path / "out", QUICK, truth=truth_of(cells, tmp_path / "truth.csv", "abnormal", "clue"))
+    found = strict(tmp_path / "out" / "metrics.json")["cells"]
+    assert list(found) == ["abnormal", "clue"]
+    each = [cell_metrics(rows["evidence:clue"].to_numpy(dtype=float), rows["clue"].to_numpy())
+            for slide, rows in cells.groupby("slide") if slide in {"S00", "S06", "S08"}]  # S02 has no label, others no clue
+    for name in ("auc", "recall_at_10", "average_precision"):
+        assert found["clue"][name]["value"] == pytest.approx(np.mean([one[name] for one in each])), name
+    assert "recall_at" in strict(tmp_path / "out" / "curves.json")["clue"]
+    evaluate(scores, tmp_path / "one", QUICK, truth=truth_of(cells, tmp_path / "one.csv", "abnormal"))
+    assert strict(tmp_path / "one" / "metrics.json")["cells"] == {"abnormal": found["abnormal"]}
+
+
+def test_a_truth_of_another_task_alone_says_nothing_of_the_main_one(twofold, tmp_path):
+    scores, cells = twofold
+    result = evaluate(scores, tmp_path / "out", QUICK, truth=truth_of(cells, tmp_path / "truth.csv", "clue"))
+    assert list(strict(tmp_path / "out" / "metrics.json")["cells"]) == ["clue"]
+    assert "The truth has no column of abnormal: its cells are not measured." in result.warnings
+
+
+def test_a_truth_of_another_task_that_is_of_no_use_is_said(twofold, slides, tmp_path):
+    scores, cells = twofold
+    truth = truth_of(cells.assign(clue=True), tmp_path / "truth.csv", "abnormal", "clue")
+    said = evaluate(scores, tmp_path / "out", QUICK, truth=truth).warnings
+    assert any(each.startswith("Task clue: its cells are not measured. `truth_normal`") for each in said)
+    without = cells.drop(columns=["clue", "attention:clue", "evidence:clue"])
+    tables = {name: task_tables(slides)["abnormal"] for name in ("abnormal", "clue")}
+    older = write_scores(tmp_path / "older", slides, without, tasks=tables)
+    said = evaluate(older, tmp_path / "old", QUICK, truth=truth_of(cells, tmp_path / "t.csv", "abnormal", "clue")).warnings
+    assert any(each.startswith("Task clue: its cells are not measured. `task` should be one whose scores") for each in said)
+    assert list(strict(tmp_path / "old" / "metrics.json")["cells"]) == ["abnormal"]
+
+
 def test_ranked_cells_of_other_scores_are_refused(scores, slides, cells, tmp_path):
     ranked = retrieve(scores, write_cells(tmp_path / "tile", cells), tmp_path / "ranked").directory
     manifest = json.loads((ranked / "manifest.json").read_text())

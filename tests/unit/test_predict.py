@@ -189,6 +189,28 @@ def test_several_tasks_are_told_apart(simulate, tmp_path):
     assert (cells.groupby("slide")[[name for name in cells if "attention" in name]].sum() - 1).abs().max().max() < 1e-4
 
 
+def test_what_a_model_sends_to_experts_is_told_cell_by_cell(simulate, tmp_path):
+    """Weights sum to 1 over a slide, over windows too; cells that are not sent have none; models without experts no column."""
+    data = simulate(slides=12)
+    table = data.table.assign(clue=[1, 0, 0, 1, np.nan, 0] * 2)
+    small = {"mecds": {"width": 8, "heads": 2, "blocks": 1}}
+    train(data.directory, table, tmp_path / "model", TrainConfig(task="abnormal,clue", aggregators=("mecds",), options=small,
+                                                                 epochs=3, learning_rate=1e-2))
+    _, cells = read(predict(data.directory, tmp_path / "model", tmp_path / "scores", table).directory)
+    assert list(cells)[6:] == ["attention", "evidence", "routing", "attention:clue", "evidence:clue", "routing:clue"]
+    with torch.no_grad():
+        found = load_model(tmp_path / "model").aggregator(read_features(data.directory, ["s001"])).routing
+    own = cells[cells["slide"] == "s001"]
+    np.testing.assert_allclose(own["routing"], found[:, 1], atol=1e-6)
+    np.testing.assert_allclose(own["routing:clue"], found[:, 3], atol=1e-6)
+    several, _ = seen_through_windows(data, ["s001"], tmp_path / "several")
+    _, merged = read(predict(several, tmp_path / "model", tmp_path / "merged").directory)
+    for rows in (cells, merged):
+        np.testing.assert_allclose(rows.groupby("slide")[["routing", "routing:clue"]].sum(), 1, atol=1e-5)
+        assert (rows[["routing", "routing:clue"]] >= 0).all(axis=None)
+    assert (own[["routing", "routing:clue"]] == 0).any(axis=None)
+
+
 def test_the_highest_slide_speaks_for_the_patient(trained, tmp_path):
     table = trained.table.assign(patient=[f"p{row // 4}" for row in range(24)], split="test")
     found = predict(trained.directory, tmp_path / "model", tmp_path / "scores", table)

@@ -121,6 +121,24 @@ def test_one_label_only_is_refused(cells: Path, table: pd.DataFrame, tmp_path: P
     assert not list(tmp_path.iterdir())
 
 
+def test_an_encoder_that_looks_at_no_label_needs_none_where_there_are_several(cells: Path, table: pd.DataFrame,
+                                                                             tmp_path: Path) -> None:
+    """Labels may be missing, and be any: the same encoder comes of it, from all cells of the training slides."""
+    train = table["split"] == "train"
+    several = table.assign(clue=np.where(np.arange(len(table)) % 3 == 0, "", "0"))
+    found = pretrain(cells, several, tmp_path / "a", small(method="simclr", epochs=1))
+    assert found.cells == 30 * train.sum()
+    other = several.assign(abnormal=1 - several["abnormal"], clue="1")
+    pretrain(cells, other, tmp_path / "b", small(method="simclr", epochs=1))
+    assert weights(tmp_path / "a") == weights(tmp_path / "b")
+    assert read_manifest(tmp_path / "a", "encoder").patients == sorted(table.loc[train, "patient"])
+    pretrain(cells, several, tmp_path / "c", small(epochs=0))
+    for method in ("slam-ags", "weakly-supervised", "similarity"):
+        with pytest.raises(InputError, match="2 such columns"):
+            pretrain(cells, several, tmp_path / "d", small(method=method))
+    assert {name for name, make in METHODS.items() if make(1.0, 1.0).blind} == {"simclr"}
+
+
 def test_no_split_is_refused(cells: Path, table: pd.DataFrame, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="Run `milscope split`"):
         pretrain(cells, table.assign(split=""), tmp_path / "a", small())

@@ -34,7 +34,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> dict[str, SimpleNamespace]:
         found[out.name] = SimpleNamespace(inputs=inputs, config=config, **named)
         return SimpleNamespace(page=out, auc=0.5)
 
-    for verb in ("tile", "check", "pretrain", "endtoend", "encode", "train", *LATER):
+    for verb in ("tile", "check", "pretrain", "endtoend", "encode", "train", "distill", *LATER):
         monkeypatch.setattr(recipes, verb, record)
     return found
 
@@ -86,6 +86,43 @@ def test_every_recipe_says_all_its_settings(recipe: str, table: pd.DataFrame, ca
     assert told["recipe"] == recipe
     assert {"endtoend", "train", "pretrain"} <= set(told)
     assert calls["encode"].config == resolve(recipe, {})["encode"]
+
+
+def test_a_teacher_is_scored_and_judged_and_the_later_stages_go_on_with_its_student(table: pd.DataFrame, calls: dict,
+                                                                                   tmp_path: Path) -> None:
+    run(table, tmp_path, recipe="mecds")
+    taught = ["predict-teacher", "evaluate-teacher", "distill"]
+    assert list(calls) == ["tile", "check", "pretrain", "encode", "train", *taught, *LATER]
+    assert calls["distill"].inputs == (tmp_path / "encode", calls["train"].inputs[1])
+    assert calls["distill"].teacher == calls["predict-teacher"].inputs[1] == tmp_path / "train"
+    assert calls["evaluate-teacher"].inputs == (tmp_path / "predict-teacher",)
+    assert calls["predict"].inputs == (tmp_path / "encode", tmp_path / "distill")
+    assert calls["evaluate"].inputs == (tmp_path / "predict",)
+    assert (calls["train"].config.balance, calls["distill"].config.balance) == ("sampling", "none")
+    assert calls["pretrain"].config.method == "simclr"
+
+
+def test_the_student_learns_as_its_teacher_unless_told_otherwise(table: pd.DataFrame, calls: dict, tmp_path: Path) -> None:
+    run(table, tmp_path, recipe="mecds", settings={"train": {"epochs": 7, "batch": 3, "balance": "weights"},
+                                                   "distill": {"batch": 5, "margin": 0.1}})
+    student, teacher = calls["distill"].config, calls["train"].config
+    assert (teacher.epochs, teacher.batch, teacher.balance) == (7, 3, "weights")
+    assert (student.epochs, student.batch, student.balance, student.margin) == (7, 5, "none", 0.1)
+
+
+def test_a_recipe_with_a_teacher_learns_all_columns_of_yes_and_no_and_its_encoder_needs_none(table: pd.DataFrame, calls: dict,
+                                                                                            tmp_path: Path) -> None:
+    several = table.assign(clue=[1, 1, 0, 0, "", 0] * 2)
+    run(several, tmp_path, recipe="mecds")
+    assert calls["train"].config.task == calls["distill"].config.task == calls["check"].config.task == "abnormal,clue"
+    assert calls["pretrain"].config.task == ""
+    run(several, tmp_path, recipe="mecds", settings={"train": {"task": "clue"}})
+    assert calls["train"].config.task == calls["distill"].config.task == "clue"
+    for recipe in ("slam-ags", "mean"):
+        with pytest.raises(InputError, match="2 such columns"):
+            run(several, tmp_path, recipe=recipe)
+    with pytest.raises(InputError, match="2 such columns"):
+        run(several, tmp_path, recipe="mecds", settings={"pretrain": {"method": "slam-ags"}})
 
 
 def artifact(place: Path, seed: int) -> str:

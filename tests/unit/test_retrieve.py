@@ -52,6 +52,23 @@ def test_the_best_k_of_each_slide_best_first_with_their_own_pixels_and_places(ru
         assert arrow["cell"].to_pylist() == best["cell"].tolist()
 
 
+def test_every_other_task_has_its_own_best_cells(run, tmp_path):
+    _, store, cells, out = run
+    both = cells.assign(**{"attention:clue": cells["attention"], "evidence:clue": -cells["evidence"]})
+    scores = write_scores(tmp_path / "both", slide_table(), both)
+    assert retrieve(scores, store, out, RetrieveConfig(k=4)) == (out, 12, 48)
+    retrieve(run[0], store, tmp_path / "alone", RetrieveConfig(k=4))
+    assert (out / "ranked.csv").read_bytes() == (tmp_path / "alone" / "ranked.csv").read_bytes()
+    table = ranked(out / "tasks" / "clue")
+    for slide, rows in cells.groupby("slide"):
+        worst = rows.sort_values("evidence").head(4)["cell"].tolist()
+        assert table.loc[table["slide"] == slide, "cell"].tolist() == worst
+        assert images(out / "tasks" / "clue", slide)["image"].to_pylist() == [cell.encode() for cell in worst]
+    with pytest.raises(InputError, match="`rank` should be evidence or attention"):
+        retrieve(scores, store, tmp_path / "routed", RetrieveConfig(rank="routing"))
+    assert not (tmp_path / "routed").exists()
+
+
 def test_a_small_slide_gives_all_it_has(run):
     scores, store, cells, out = run
     assert retrieve(scores, store, out).cells == len(cells)

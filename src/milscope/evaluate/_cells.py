@@ -29,13 +29,16 @@ class Cells(NamedTuple):
     elsewhere: int
 
 
-def measure_cells(scores: Path, test: pd.DataFrame, truth: Truth, rank: str) -> Cells:
-    """Compares the order of the cells of each test slide with the truth; cells it does not tell are left out."""
+def measure_cells(scores: Path, test: pd.DataFrame, truth: Truth, rank: str, task: str = "") -> Cells:
+    """Compares the order of the cells of each test slide by a task ("": the main one) with the truth.
+
+    Cells that the truth does not tell are left out.
+    """
     told = dict(iter(truth.rows.groupby("slide")))
     wanted = set(test["slide"])
     rows, curves, unmatched, first = [], [], 0, None
     with progress("evaluate", len(test), "slides") as advance:
-        for slide, cells in rank_slides(scores, find_ranking(rank)):
+        for slide, cells in rank_slides(scores, find_ranking(rank), task):
             if slide not in wanted:
                 continue
             first = cells if first is None else first
@@ -57,7 +60,13 @@ def measure_cells(scores: Path, test: pd.DataFrame, truth: Truth, rank: str) -> 
 
 
 def cell_figures(test: pd.DataFrame, cells: Cells, about: About) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The means over positive slides of which the truth tells cells, and the curve of recall against k."""
+    """The means over positive slides of which the truth tells cells, and the curve of recall against k.
+
+    Args:
+        test: The judged slides with what was found on their cells; `label` 1 is positive.
+        cells: The same, and the recall at each depth.
+        about: How intervals are made.
+    """
     judged = test[(test["label"] == 1) & (test["cells_told"] > 0)]
     if judged.empty:
         return {}, {}
@@ -65,7 +74,7 @@ def cell_figures(test: pd.DataFrame, cells: Cells, about: About) -> tuple[dict[s
     patients = judged["patient"].tolist()
     figures = mean_over_slides({name: judged[name].to_numpy() for name in names}, patients, about.bootstrap)
     reached = cells.reached[pd.Index(cells.table["slide"]).get_indexer(judged["slide"])]
-    return {about.task: plain(figures)}, {"recall_at": depth_curve(reached, patients, about.bootstrap)}
+    return plain(figures), {"recall_at": depth_curve(reached, patients, about.bootstrap)}
 
 
 def cell_warnings(test: pd.DataFrame, truth: Truth, cells: Cells) -> Iterator[str]:

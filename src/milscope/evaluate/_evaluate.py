@@ -10,13 +10,14 @@ import pandas as pd
 from milscope.configs import EvaluateConfig, RetrieveConfig
 from milscope.curves import slide_curves
 from milscope.evaluate._about import About, missing_slides, read_scored, seen_patients, test_slides, unlabelled
-from milscope.evaluate._cells import cell_figures, cell_warnings, measure_cells
+from milscope.evaluate._cells import Cells, cell_figures, cell_warnings, measure_cells
 from milscope.evaluate._slides import patient_figures, patients_of, plain, review_figures, slide_scores
 from milscope.evaluate._tasks import Task, read_tasks, task_curves, task_figures, task_warnings
+from milscope.evaluate._truths import Truths, measure_others, read_truths
 from milscope.evaluate._words import slide_warnings
 from milscope.metrics import slide_metrics
 from milscope.store import Manifest, Stage, fingerprint, fingerprint_files, json_values, read_manifest, write_text
-from milscope.truth import Truth, read_truth
+from milscope.truth import Truth
 from milscope.types import refuse
 
 
@@ -34,7 +35,7 @@ class _Given(NamedTuple):
     scores: Path
     test: pd.DataFrame
     tasks: list[Task]
-    truth: Truth | None
+    truths: Truths
 
 
 def evaluate(
@@ -57,7 +58,8 @@ def evaluate(
         out: Directory of the figures: metrics.json, curves.json, test_slides.csv.
         config: Settings; the defaults of `EvaluateConfig` if None.
         ranked: A `ranked` artifact (`retrieve`): its ranking is measured, over all cells. None: by evidence.
-        truth: A table of cells and their truth, see `milscope.truth.read_truth`.
+        truth: A table of cells and their truth, see `milscope.truth.read_truth`; other tasks than the main one are measured
+            by the columns of their names.
         slides: The slide table; test slides in it that have no score are warned of.
 
     Raises:
@@ -73,7 +75,7 @@ def evaluate(
     judged = {patient for table in (test, *(task.rows for task in tasks)) for patient in table["patient"]}
     seen = seen_patients(judged, origin, transductive=config.transductive)
     missing = missing_slides(slides, main, scored)
-    told = read_truth(truth, main, config.truth_column, config.truth_normal) if truth is not None else None
+    told = read_truths(truth, main, tasks, config)
     inputs = {"scores": origin.fingerprint, "rank": rank, "missing": fingerprint(missing)}
     if truth is not None:
         inputs["truth"] = fingerprint_files([Path(truth)])
@@ -99,24 +101,36 @@ def _measure(given: _Given, about: About, work: Path) -> dict[str, Any]:
     warnings = [*slide_warnings(slides, figures["auc"], about)]
     for task in given.tasks:
         warnings += task_warnings(task, document["tasks"][task.name], main=task.name == about.task)
-    if given.truth is not None:
-        cells = measure_cells(given.scores, test, given.truth, about.rank)
+    drawn = {task.name: task_curves(task, about) for task in given.tasks}
+    truth = given.truths.main
+    if truth is not None:
+        cells = measure_cells(given.scores, test, truth, about.rank)
         test = test.merge(cells.table, on="slide", how="left")
-        warnings += cell_warnings(test, given.truth, cells)
-        document["truth"] = {"column": given.truth.column, "rows": len(given.truth.rows),
-                             "rows_without_value": given.truth.missing, "rows_repeated": given.truth.repeated,
-                             "rows_of_other_slides": cells.elsewhere, "rows_unmatched": cells.unmatched,
-                             "cells_matched": cells.told, "cells_unmatched": cells.untold}
-        document["cells"], curves_of_cells = cell_figures(test, cells, about)
+        warnings += cell_warnings(test, truth, cells)
+        document["truth"] = _told(truth, cells)
+        figures_of_cells, curves_of_cells = cell_figures(test, cells, about)
+        document["cells"] |= {about.task: figures_of_cells} if figures_of_cells else {}
         curves |= curves_of_cells
+    elif given.truths.others:
+        warnings.append(f"The truth has no column of {about.task}: its cells are not measured.")
+    drawn[about.task] = drawn.get(about.task, {}) | curves
+    for name, own_figures, own_curves, told in measure_others(given.scores, given.tasks, given.truths, about):
+        document["cells"] |= {name: own_figures} if own_figures else {}
+        drawn[name] |= own_curves
+        warnings += told
     document["warnings"] = warnings
     document = json_values(document)
-    drawn = {task.name: task_curves(task, about) for task in given.tasks}
-    drawn[about.task] = drawn.get(about.task, {}) | curves
     write_text(work / "metrics.json", json.dumps(document, indent=1, allow_nan=False))
     write_text(work / "curves.json", json.dumps(json_values(drawn), allow_nan=False))
     test.astype({"label": int, "called": int}).to_csv(work / "test_slides.csv", index=False)
     return document
+
+
+def _told(truth: Truth, cells: Cells) -> dict[str, Any]:
+    """What became of the rows of the truth."""
+    return {"column": truth.column, "rows": len(truth.rows), "rows_without_value": truth.missing,
+            "rows_repeated": truth.repeated, "rows_of_other_slides": cells.elsewhere, "rows_unmatched": cells.unmatched,
+            "cells_matched": cells.told, "cells_unmatched": cells.untold}
 
 
 def _more(given: _Given, about: About) -> dict[str, Any]:

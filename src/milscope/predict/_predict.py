@@ -1,7 +1,6 @@
 """Prediction: what the model says of every slide and patient, and for each cell the attention and the evidence."""
 
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,15 +10,15 @@ from scipy.special import expit, logit
 
 from milscope.configs import PredictConfig
 from milscope.devices import choose_precision
-from milscope.models import Model, load_model
+from milscope.models import Model, check_encoder, load_model
 from milscope.operating import Band
-from milscope.predict._scorer import CPU, Scorer
+from milscope.predict._scorer import CPU, scorer_of
 from milscope.predict._slides import Work, score_slides
 from milscope.predict._tables import write_slides
 from milscope.slides import read_slides
-from milscope.store import Manifest, Stage, feature_slides, fingerprint, open_features, read_manifest
+from milscope.store import Stage, feature_slides, fingerprint, open_features, read_manifest
 from milscope.tasks import Questions, Task
-from milscope.train import outside_warnings
+from milscope.training import outside_warnings
 from milscope.types import refuse
 
 ROUNDING = 1e-12
@@ -56,7 +55,7 @@ def predict(
     _check(config)
     origin, trained = open_features(Path(features)), read_manifest(Path(model), "model")
     loaded = load_model(model)
-    _check_encoder(origin, loaded.record)
+    check_encoder(origin, loaded.record)
     table, missing = _table(Path(features), slides, loaded.questions)
     scales = table.pop("mpp").tolist()
     inputs = {"features": origin.fingerprint, "model": trained.fingerprint, "slides": fingerprint(table.to_dict("list"))}
@@ -65,7 +64,7 @@ def predict(
     with Stage(Path(out), "scores", config, inputs, trained.patients) as stage:
         if not stage.done:
             bands = {task.name: _band(task, loaded, config.threshold) for task in loaded.questions.tasks}
-            scorer = Scorer(loaded, choose_precision(config.precision, CPU), config.gradient)
+            scorer = scorer_of(loaded, choose_precision(config.precision, CPU), gradient=config.gradient)
             work = Work(Path(features), Path(model), trained.fingerprint, stage.work, scorer.precision, scorer.gradient)
             logits, odd = score_slides(dict(zip(table["slide"], scales, strict=True)), work, scorer, config)
             told = write_slides(table, logits, loaded.questions, bands, stage.work)
@@ -100,13 +99,6 @@ def _threshold(model: Model, config: PredictConfig) -> float:
     """The probability from which slides are called positive for the main task."""
     band = _band(model.questions.tasks[0], model, None)
     return float(expit(band.lower)) if config.threshold is None else config.threshold
-
-
-def _check_encoder(origin: Manifest, record: Mapping[str, Any]) -> None:
-    if origin.inputs.get("encoder", "") != record["encoder"]:
-        raise refuse("features", f"of encoder {record['encoder']}, with which the model was trained",
-                     f"features of encoder {origin.inputs.get('encoder', '')}",
-                     "Encode the cells with the model's encoder, or train a model on these features.")
 
 
 def _table(features: Path, slides: Path | str | pd.DataFrame | None, questions: Questions) -> tuple[pd.DataFrame, list[str]]:

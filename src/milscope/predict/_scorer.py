@@ -29,6 +29,20 @@ class Scored(NamedTuple):
     cells: pa.Table
 
 
+def scorer_of(model: Model, precision: torch.dtype, *, gradient: bool) -> "Scorer":
+    """The scorer of a model; whether it sends cells to experts, a slide of one cell tells.
+
+    Args:
+        model: The model.
+        precision: Arithmetic of the answers.
+        gradient: Whether to tell the gradients of cells, too.
+    """
+    one = Bags(model.aggregator.mean.new_zeros(1, len(model.aggregator.mean)), torch.tensor([0, 1]))
+    with torch.inference_mode():
+        routes = model.aggregator(one).routing is not None
+    return Scorer(model, precision, gradient, routes)
+
+
 def read(features: Path, slide: str) -> Bags | str:
     """The slide's features, or why they cannot be used."""
     try:
@@ -43,11 +57,12 @@ def read(features: Path, slide: str) -> Bags | str:
 
 
 class Scorer(NamedTuple):
-    """What a model says of one slide after the other."""
+    """What a model says of one slide after the other; see `scorer_of`."""
 
     model: Model
     precision: torch.dtype
     gradient: bool
+    routing: bool
 
     @property
     def schema(self) -> pa.Schema:
@@ -79,16 +94,18 @@ class Scorer(NamedTuple):
         with torch.inference_mode(), mixed_precision(CPU, self.precision):
             found, alone = model.with_cells_alone(bags)
         columns: dict[str, Float[np.ndarray, " cell"]] = {}
-        shares = zip(questions.tasks, questions.logits(found.attention.float()), questions.logits(alone.float()), strict=True)
-        for place, (task, attention, logits) in enumerate(shares):
+        routing = found.attention if found.routing is None else found.routing
+        shares = (questions.logits(each.float()) for each in (found.attention, alone, routing))
+        for place, (task, attention, logits, routed) in enumerate(zip(questions.tasks, *shares, strict=True)):
             scores = [task.attention(attention), task.suspicion(logits)]
             scores += [self._gradient(bags, place)] if self.gradient else []
+            scores += [task.attention(routed)] if self.routing else []
             columns |= {name: score.numpy() for name, score in zip(self._columns(place, task), scores, strict=True)}
         return found.logits[0].float(), columns
 
     def _columns(self, place: int, task: Task) -> list[str]:
         """Those of the main task have the plain names."""
-        names = ["attention", "evidence", *(["gradient"] if self.gradient else [])]
+        names = ["attention", "evidence", *(["gradient"] if self.gradient else []), *(["routing"] if self.routing else [])]
         return names if place == 0 else [f"{name}:{task.name}" for name in names]
 
     def _gradient(self, bags: Bags, place: int) -> Float[Tensor, " cell"]:
@@ -106,7 +123,7 @@ class Scorer(NamedTuple):
 def _once(rows: pd.DataFrame) -> pd.DataFrame:
     """The cells of a slide that were encoded through several windows, all cells through one after the other, each told once.
 
-    Attention is a share of the slide: what a cell has is the sum of what its windows have, so that it still adds up to 1.
+    Attention and routing are shares of the slide: a cell has the sum of what its windows have, so that they still add up to 1.
     Evidence and gradient say how suspicious a part looks: a cell is as suspicious as its most suspicious part, whose score
     a mean would thin out by the parts that show nothing of what is sought. The place is that of the largest window.
 
@@ -125,5 +142,5 @@ def _once(rows: pd.DataFrame) -> pd.DataFrame:
     merged = rows.iloc[largest * len(cells) + cells].reset_index(drop=True)
     for name in rows.columns.difference(["cell", *PLACES]):
         scores = rows[name].to_numpy().reshape(times, -1)
-        merged[name] = scores.sum(0) if name.startswith("attention") else scores.max(0)
+        merged[name] = scores.sum(0) if name.startswith(("attention", "routing")) else scores.max(0)
     return merged

@@ -15,7 +15,7 @@ from torch import Tensor
 from milscope.configs import PredictConfig
 from milscope.models import load_model
 from milscope.pool import Lost, over_slides
-from milscope.predict._scorer import Scored, Scorer, read
+from milscope.predict._scorer import Scored, Scorer, read, scorer_of
 from milscope.progress import progress
 from milscope.store import temporary_name
 from milscope.types import refuse
@@ -112,4 +112,4 @@ def _score_alone(job: tuple[str, float], *, work: Work) -> str:
 
 @lru_cache(maxsize=1)
 def _opened(work: Work) -> Scorer:
-    return Scorer(load_model(work.model), work.precision, work.gradient)
+    return scorer_of(load_model(work.model), work.precision, gradient=work.gradient)

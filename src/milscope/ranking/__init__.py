@@ -7,10 +7,11 @@ import pandas as pd
 from milscope.ranking._attention import attention
 from milscope.ranking._evidence import evidence
 from milscope.ranking._gradient import gradient
-from milscope.ranking._scores import Ranking, order, rank_slides
+from milscope.ranking._routing import routing
+from milscope.ranking._scores import Ranking, order, other_tasks, rank_slides, scores_of
 from milscope.types import refuse
 
-RANKINGS: dict[str, Ranking] = {"attention": attention, "evidence": evidence, "gradient": gradient}
+RANKINGS: dict[str, Ranking] = {"attention": attention, "evidence": evidence, "gradient": gradient, "routing": routing}
 
 
 def find_ranking(name: str) -> Ranking:
@@ -36,4 +37,17 @@ def rank_scores(directory: str | Path, name: str) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)
 
 
-__all__ = ["RANKINGS", "Ranking", "attention", "evidence", "find_ranking", "gradient", "order", "rank_scores", "rank_slides"]
+__all__ = [
+    "RANKINGS",
+    "Ranking",
+    "attention",
+    "evidence",
+    "find_ranking",
+    "gradient",
+    "order",
+    "other_tasks",
+    "rank_scores",
+    "rank_slides",
+    "routing",
+    "scores_of",
+]

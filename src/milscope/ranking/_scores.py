@@ -15,26 +15,49 @@ Ranking = Callable[[pd.DataFrame], Float[np.ndarray, " cell"]]
 """One slide's cells in, a score for each out: higher is more suspicious."""
 
 
-def rank_slides(directory: str | Path, ranking: Ranking) -> Iterator[tuple[str, pd.DataFrame]]:
+def rank_slides(directory: str | Path, ranking: Ranking, task: str = "") -> Iterator[tuple[str, pd.DataFrame]]:
     """Each slide with its cells (slide, cell, x, y, width, height, score), in stored order, one slide in memory.
 
     Args:
         directory: A `scores` artifact.
         ranking: What gives the scores.
+        task: By whose scores; "" for those of the main task.
 
     Raises:
-        InputError: If a score is not a finite number, or a slide's cells do not lie together.
+        InputError: If there are no scores of the task, a score is not a finite number, or a slide's cells do not lie together.
     """
     seen: set[str] = set()
     for slide, cells in _slides(Path(directory) / "cells.parquet"):
         if slide in seen:
             raise refuse("scores", "in the order of slides", f"slide {slide} in two places", "Run `predict` again.")
         seen.add(slide)
-        scores = ranking(cells)
+        scores = ranking(scores_of(cells, task))
         if not np.isfinite(scores).all():
             raise refuse("scores", "finite", f"{(~np.isfinite(scores)).sum()} cells of slide {slide} that are not",
                          "Train the model again with a lower learning rate.")
         yield slide, cells[["slide", "cell", "x", "y", "width", "height"]].assign(score=scores)
+
+
+def other_tasks(directory: str | Path) -> list[str]:
+    """The tasks beside the main one that the cells of a `scores` artifact have scores of."""
+    names = pq.read_schema(Path(directory) / "cells.parquet").names
+    return [name.removeprefix("evidence:") for name in names if name.startswith("evidence:")]
+
+
+def scores_of(cells: pd.DataFrame, task: str) -> pd.DataFrame:
+    """The cells with the scores of a task under the names that those of the main task have; "" stands for that.
+
+    Raises:
+        InputError: If there are none.
+    """
+    if not task:
+        return cells
+    end = f":{task}"
+    own = {name: name.removesuffix(end) for name in cells if name.endswith(end)}
+    if not own:
+        raise refuse("task", "one whose scores of cells are there", task, "Run `predict` again.")
+    main = {"attention", "evidence", "gradient", "routing"}
+    return cells.drop(columns=[name for name in cells if name in main]).rename(columns=own)
 
 
 def order(scores: Float[np.ndarray, " cell"]) -> Int[np.ndarray, " cell"]:

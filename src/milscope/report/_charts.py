@@ -15,11 +15,14 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from milscope.report._words import Naming
+
 INK, MUTED, GRID, SURFACE = "#010101", "#020202", "#030303", "#040404"
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00")
 VARIABLES = {INK: "ink", MUTED: "muted", GRID: "grid", SURFACE: "surface",
              **{colour: f"series-{place}" for place, colour in enumerate(SERIES, 1)}}
 NORMAL, ABNORMAL = SERIES[0], SERIES[1]
+PLAIN = Naming()
 DASHES = ("-", (0, (5, 2)), (0, (1, 1.4)), (0, (7, 2, 1, 2)), (0, (3, 1)))
 DOTS_AT_MOST = 240
 DOT_WIDTH = 0.03
@@ -50,15 +53,17 @@ class Line(NamedTuple):
     y: Sequence[float]
 
 
-def roc(curve: dict[str, Any], operating: tuple[float, float] | None) -> Markup:
+def roc(curve: dict[str, Any], operating: tuple[float, float] | None, named: Naming = PLAIN) -> Markup:
     """Sensitivity against the share of normal slides called abnormal, with its band.
 
     Args:
         curve: false_positive_rate, sensitivity, and a band of the same with low and high, each in 0..1.
         operating: Where the chosen threshold lies: (1 - specificity, sensitivity).
+        named: What slides are called.
     """
-    with Drawing("roc", "ROC curve: sensitivity against false alarms, test slides", 4.2, 3.7) as drawing:
-        _unit_square(drawing.axes, "normal slides called abnormal (1 − specificity)", "abnormal slides found (sensitivity)")
+    with Drawing(f"{named.prefix}roc", "ROC curve: sensitivity against false alarms, test slides", 4.2, 3.7) as drawing:
+        _unit_square(drawing.axes, named.said("normal slides called abnormal (1 − specificity)"),
+                     named.said("abnormal slides found (sensitivity)"))
         drawing.axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=DASHES[1], label="guessing")
         _band(drawing.axes, curve.get("band") or {}, "false_positive_rate")
         drawing.axes.plot(curve["false_positive_rate"], curve["sensitivity"], color=SERIES[0], label="this model")
@@ -68,14 +73,16 @@ def roc(curve: dict[str, Any], operating: tuple[float, float] | None) -> Markup:
     return drawing.svg
 
 
-def precision_recall(curve: dict[str, Any]) -> Markup:
+def precision_recall(curve: dict[str, Any], named: Naming = PLAIN) -> Markup:
     """How many of the slides called abnormal are abnormal, against how many of those are found.
 
     Args:
         curve: recall, precision, prevalence, and a band of the same with low and high, each in 0..1.
+        named: What slides are called.
     """
-    with Drawing("pr", "Precision-recall curve, test slides", 4.2, 3.7) as drawing:
-        _unit_square(drawing.axes, "abnormal slides found (recall)", "called slides truly abnormal (precision)")
+    with Drawing(f"{named.prefix}pr", "Precision-recall curve, test slides", 4.2, 3.7) as drawing:
+        _unit_square(drawing.axes, named.said("abnormal slides found (recall)"),
+                     named.said("called slides truly abnormal (precision)"))
         if "prevalence" in curve:
             drawing.axes.axhline(curve["prevalence"], color=MUTED, linewidth=1, linestyle=DASHES[1], label="guessing")
         _band(drawing.axes, curve.get("band") or {}, "recall")
@@ -86,14 +93,17 @@ def precision_recall(curve: dict[str, Any]) -> Markup:
     return drawing.svg
 
 
-def calibration(curve: dict[str, Any]) -> Markup:
+def calibration(curve: dict[str, Any], named: Naming = PLAIN) -> Markup:
     """How many slides of about the same probability are abnormal, against that probability; vertical lines are intervals.
 
     Args:
         curve: probability and share in groups of slides, low and high of the share, each in 0..1; None where undefined.
+        named: What slides are called.
     """
-    with Drawing("calibration", "Calibration: share of abnormal test slides against told probability", 4.2, 3.7) as drawing:
-        _unit_square(drawing.axes, "probability that was told, group by group", "share of the group that is abnormal")
+    title = named.said("Calibration: share of abnormal test slides against told probability")
+    with Drawing(f"{named.prefix}calibration", title, 4.2, 3.7) as drawing:
+        _unit_square(drawing.axes, "probability that was told, group by group",
+                     named.said("share of the group that is abnormal"))
         drawing.axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=DASHES[1], label="every probability true")
         told, share, low, high = (np.asarray(curve[name], float) for name in ("probability", "share", "low", "high"))
         drawing.axes.vlines(told, low, high, color=SERIES[0], alpha=0.45, linewidth=3, label="interval")
@@ -103,16 +113,17 @@ def calibration(curve: dict[str, Any]) -> Markup:
     return drawing.svg
 
 
-def recall_at(curve: dict[str, Any], chance: float | None) -> Markup:
+def recall_at(curve: dict[str, Any], chance: float | None, named: Naming = PLAIN) -> Markup:
     """Share of a slide's abnormal cells that are among the first k shown.
 
     Args:
         curve: k, value and the band's low, high.
         chance: Share of a slide's cells that one cell is, on average: what drawing cells blindly adds per cell.
+        named: What cells are called.
     """
-    with Drawing("recall", "Abnormal cells found among the first k shown", 4.2, 3.7) as drawing:
+    with Drawing(f"{named.prefix}recall", named.said("Abnormal cells found among the first k shown"), 4.2, 3.7) as drawing:
         axes, ks, values = drawing.axes, np.asarray(curve["k"], float), np.asarray(curve["value"], float)
-        axes.set(xlabel="cells looked at per slide (k)", ylabel="share of abnormal cells found", ylim=(0, 1.02))
+        axes.set(xlabel="cells looked at per slide (k)", ylabel=named.said("share of abnormal cells found"), ylim=(0, 1.02))
         axes.set_xlim(0, ks[min(int(np.sum(values < ALL_FOUND)), len(ks) - 1)] * 1.03)
         if chance is not None:
             axes.plot([0, *ks], np.minimum(1, chance * np.array([0, *ks])), color=MUTED, linewidth=1,
@@ -123,14 +134,14 @@ def recall_at(curve: dict[str, Any], chance: float | None) -> Markup:
     return drawing.svg
 
 
-def scores(normal: Sequence[float], abnormal: Sequence[float], threshold: float) -> Markup:
+def scores(normal: Sequence[float], abnormal: Sequence[float], threshold: float, named: Naming = PLAIN) -> Markup:
     """One dot per slide at its probability, normal below and abnormal above; bars when there are too many for dots."""
-    with Drawing("scores", "Probabilities of normal and abnormal test slides", 4.2, 3.7) as drawing:
+    with Drawing(f"{named.prefix}scores", named.said("Probabilities of normal and abnormal test slides"), 4.2, 3.7) as drawing:
         axes, dots = drawing.axes, len(normal) + len(abnormal) <= DOTS_AT_MOST
         place = _swarm if dots else _bars
         heights = {side: place(np.sort(values)) for side, values in ((1, abnormal), (-1, normal))}
         tallest = max(3, *(y.max(initial=0) for _, y in heights.values()))
-        for side, values, colour, name in ((1, abnormal, ABNORMAL, "abnormal"), (-1, normal, NORMAL, "normal")):
+        for side, values, colour, name in ((1, abnormal, ABNORMAL, named.yes), (-1, normal, NORMAL, named.no)):
             x, y = heights[side]
             if dots:
                 axes.plot(x, side * y, "o", color=colour, markersize=max(2.5, min(7, 100 / tallest)), clip_on=False)
@@ -142,7 +153,8 @@ def scores(normal: Sequence[float], abnormal: Sequence[float], threshold: float)
         right = threshold < 0.7
         axes.annotate(f"threshold {threshold:.2g}", (threshold, -tallest * 1.45), (5 if right else -5, 0),
                       textcoords="offset points", ha="left" if right else "right", va="center")
-        axes.set(xlim=(-0.02, 1.02), ylim=(-tallest * 1.6, tallest * 1.4), xlabel="probability that the slide is abnormal")
+        axes.set(xlim=(-0.02, 1.02), ylim=(-tallest * 1.6, tallest * 1.4),
+                 xlabel=named.said("probability that the slide is abnormal"))
         axes.set_yticks([])
         axes.grid(visible=False, axis="y")
         axes.spines["left"].set_visible(False)

@@ -15,8 +15,10 @@ from milscope.types import refuse
 
 KINDS = {
     "tile": "cells", "check": "audit", "pretrain": "encoder", "endtoend": "endtoend", "encode": "features", "train": "model",
+    "predict-teacher": "scores", "evaluate-teacher": "metrics", "distill": "model",
     "predict": "scores", "retrieve": "ranked", "evaluate": "metrics",
 }
+TEACHER = ("predict-teacher", "evaluate-teacher")
 NUMBERS = ("label", "probability", "called", "cells", "skipped", "width", "height", "mpp")
 TEXTS = ("slide", "patient", "split")
 
@@ -35,8 +37,11 @@ class Gathered(NamedTuple):
         curves: The task's curves.
         pretraining: The encoder's log, one row per epoch.
         training: The slide models' log; of `endtoend` that of both together.
+        teaching: That of the teacher, where there is one.
         candidates: The slide models that were tried.
         audit: What `check` found, as it wrote it.
+        record: model.json of the model that the scores came from.
+        taught: The metrics of its teacher, where there is one.
         fingerprints: Of everything above.
     """
 
@@ -49,8 +54,11 @@ class Gathered(NamedTuple):
     curves: dict[str, Any]
     pretraining: pd.DataFrame
     training: pd.DataFrame
+    teaching: pd.DataFrame
     candidates: pd.DataFrame
     audit: dict[str, Any]
+    record: dict[str, Any]
+    taught: dict[str, Any]
     fingerprints: dict[str, str]
 
     def slide_metrics(self) -> dict[str, dict[str, float]]:
@@ -74,7 +82,7 @@ def gather(run: Path) -> Gathered:
         raise refuse("run", "the directory of a run", f"neither slides.csv nor a finished stage in {run}",
                      "Give the folder that `milscope run` wrote.")
     manifests = {stage: manifest for stage, manifest in manifests.items() if stage not in _left(manifests)}
-    task, learned = _task(run, manifests), run / ("endtoend/model" if "endtoend" in manifests else "train")
+    task, learned = _task(run, manifests), run / _learned(manifests)
     fingerprints = {stage: manifest.fingerprint for stage, manifest in manifests.items()}
     if (run / "slides.csv").exists():
         fingerprints["slides"] = fingerprint((run / "slides.csv").read_text(encoding="utf-8"))
@@ -86,21 +94,38 @@ def gather(run: Path) -> Gathered:
         curves=of_task(_json(run / "evaluate" / "curves.json"), task),
         pretraining=table(run / "pretrain" / "log.csv") if "pretrain" in manifests else pd.DataFrame(),
         training=table(learned / "log.csv"),
+        teaching=table(run / "train" / "log.csv") if {"train", "distill"} <= set(manifests) else pd.DataFrame(),
         candidates=table(learned / "candidates.csv"),
         audit=_json(run / "check" / "audit.json"),
+        record=_json(learned / "model.json"),
+        taught=_json(run / "evaluate-teacher" / "metrics.json") if "evaluate-teacher" in manifests else {},
         fingerprints=fingerprints,
     )
 
 
+def _learned(manifests: Mapping[str, Manifest]) -> str:
+    """Where the model lies that the scores came from."""
+    return "endtoend/model" if "endtoend" in manifests else "distill" if "distill" in manifests else "train"
+
+
 def _left(manifests: Mapping[str, Manifest]) -> set[str]:
     """Of stages that another recipe left in the same folder those that the scores did not come from."""
+    scored = manifests["predict"].inputs.get("model") if "predict" in manifests else None
+    teacher, left = manifests.get("train"), set[str]()
+    if "distill" in manifests:
+        given = manifests["distill"].inputs.get("teacher")
+        if teacher is not None and scored == teacher.fingerprint:
+            left = {"distill", *TEACHER}
+        elif teacher is not None and given != teacher.fingerprint:
+            left = {"train", *TEACHER}
     if "endtoend" not in manifests:
-        return set()
-    scores, model = manifests.get("predict"), manifests.get("train")
-    if scores is not None and model is not None and scores.inputs.get("model") == model.fingerprint:
-        return {"endtoend"}
+        return left
+    if scored is not None and any(stage in manifests and stage not in left and scored == manifests[stage].fingerprint
+                                  for stage in ("train", "distill")):
+        return {*left, "endtoend"}
     encoder, init = manifests.get("pretrain"), manifests["endtoend"].inputs.get("init")
-    return {"train"} if encoder is not None and encoder.fingerprint == init else {"train", "pretrain"}
+    left = {"train", "distill", *TEACHER}
+    return left if encoder is not None and encoder.fingerprint == init else {*left, "pretrain"}
 
 
 def of_task(node: Any, task: str) -> dict[str, Any]:  # noqa: ANN401
@@ -125,9 +150,16 @@ def table(path: Path) -> pd.DataFrame:
     return frame.assign(**{name: _numbers(frame[name]) for name in frame if name not in texts})
 
 
-def cells(run: Path, slide: str, most: int) -> pd.DataFrame:
-    """The slide's highest-ranked cells with their pixels: rank, cell, score, x, y, width, height, mpp, image."""
-    path = run / "retrieve" / f"{slide}.arrow"
+def cells(run: Path, slide: str, most: int, task: str = "") -> pd.DataFrame:
+    """The slide's highest-ranked cells with their pixels: rank, cell, score, x, y, width, height, mpp, image.
+
+    Args:
+        run: The run's directory.
+        slide: Its name.
+        most: How many cells.
+        task: By which task, "" for the main one.
+    """
+    path = run / "retrieve" / "tasks" / task / f"{slide}.arrow" if task else run / "retrieve" / f"{slide}.arrow"
     if not path.exists():
         return pd.DataFrame()
     with pa.memory_map(str(path)) as source:
@@ -169,7 +201,7 @@ def _slides(run: Path, task: str) -> pd.DataFrame:
 
 
 def _task(run: Path, manifests: dict[str, Manifest]) -> str:
-    for stage in ("predict", "train", "endtoend", "evaluate", "pretrain"):
+    for stage in ("predict", "distill", "train", "endtoend", "evaluate", "pretrain"):
         if stage in manifests:
             said = manifests[stage].summary.get("task") or manifests[stage].config.get("task")
             if said:

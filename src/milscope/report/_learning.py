@@ -36,7 +36,10 @@ def pretraining(log: pd.DataFrame) -> Iterator[Chart]:
     """The curves of the encoder's training that have something to show."""
     if "epoch" not in log or not len(log):
         return
+    alone = "cosine" in log and bool((log["cosine"] == 1).all())  # one aim: nothing pulls against it
     for name, title, columns, options, reading in _PRETRAINING:
+        if alone and name in ("conflict", "balance"):
+            continue
         lines = charts.lines_of(log, columns)
         if lines:
             yield Chart(title, charts.epochs(f"pretrain-{name}", options["axis"], lines, reference=options.get("reference"),
@@ -50,8 +53,14 @@ def pretraining(log: pd.DataFrame) -> Iterator[Chart]:
             "The same within parts of the encoder, from its input to the projector. Below 0 they want opposite changes there.")
 
 
-def training(log: pd.DataFrame) -> Iterator[Chart]:
-    """Loss of each slide model, the validation AUC of all, and how far ABMILX's attention is smoothed."""
+def training(log: pd.DataFrame, whose: str = "") -> Iterator[Chart]:
+    """Loss of each slide model, the validation AUC of all, and how far ABMILX's attention is smoothed.
+
+    Args:
+        log: One row per epoch.
+        whose: Of which model, where the page shows the training of two.
+    """
+    begin, of = (f"train-{whose}", f", {whose}") if whose else ("train", "")
     if "epoch" not in log or not len(log):
         return
     models = [str(name) for name in log["aggregator"].unique()] if "aggregator" in log else ["model"]
@@ -59,17 +68,17 @@ def training(log: pd.DataFrame) -> Iterator[Chart]:
     for place, (name, part) in enumerate(parts.items()):
         lines = charts.lines_of(part, {"train_loss": "training", "validation_loss": "validation"})
         if lines:
-            yield Chart(f"Loss of {name}", charts.epochs(f"train-loss-{place}", "loss per slide", lines),
+            yield Chart(f"Loss of {name}{of}", charts.epochs(f"{begin}-loss-{place}", "loss per slide", lines),
                         "Lower is better. When validation rises while training falls, the model learns its slides by heart; "
                         "the pass with the best validation is kept.")
     aucs = [line for name, part in parts.items() for line in charts.lines_of(part, {"validation_auc": name})]
     if aucs:
-        yield Chart("Slides told apart (validation)", charts.epochs("train-auc", "AUC", aucs[:len(charts.SERIES)],
-                                                                     reference=(0.5, "guessing"), limits=(0, 1.03)),
+        yield Chart(f"Slides told apart (validation){of}", charts.epochs(f"{begin}-auc", "AUC", aucs[:len(charts.SERIES)],
+                                                                         reference=(0.5, "guessing"), limits=(0, 1.03)),
                     "On patients not trained on. With few validation slides it moves in large steps.")
     shared = charts.lines_of(log, {"alpha": "alpha"})
     if shared:
         yield Chart("How far like cells share their attention",
-                    charts.epochs("train-alpha", "alpha", shared, reference=(0.0, "not at all")),
+                    charts.epochs(f"{begin}-alpha", "alpha", shared, reference=(0.0, "not at all")),
                     "ABMILX adds to the attention of a cell, before it becomes a share, alpha times that of the cells that are "
                     "like it. Below 0 it sets a cell apart from its like.")

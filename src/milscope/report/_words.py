@@ -1,5 +1,6 @@
 """The run in plain sentences: what was done, what came out, what to beware of, what it cannot say."""
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -39,6 +40,36 @@ CELL_METRICS = {
 SPLIT_WORDS = {"train": "training", "validation": "validation", "test": "test", "": "no split"}
 
 
+class Naming(NamedTuple):
+    """What slides that are sought and others are called, and by what the ids of a task's drawings begin."""
+
+    yes: str = "abnormal"
+    no: str = "normal"
+    prefix: str = ""
+
+    def said(self, text: str) -> str:
+        """A text about abnormal and normal slides in these words.
+
+        >>> Naming("positive", "negative").said("an abnormal slide, not a normal one")
+        'a positive slide, not a negative one'
+        """
+        if self.yes == "abnormal":
+            return text
+        text = re.sub(r"\b([Aa])n (?=abnormal)", r"\1 ", text)
+        for word, own in (("abnormal", self.yes), ("normal", self.no)):
+            text = text.replace(word, own).replace(word.capitalize(), own.capitalize())
+        return text
+
+
+RANKS = {
+    "evidence": "evidence: how abnormal a slide of this cell alone would be, above 0 abnormal",
+    "attention": "attention: the share of the slide's decision that rests on the cell",
+    "gradient": "gradient: how much of the slide's suspicion a small step of the cell towards the mean cell takes",
+    "routing": "routing: the weight by which the cell counts for the expert, 0 for cells that are not sent there",
+}
+"""What orders cells, in words."""
+
+
 class Row(NamedTuple):
     """One measure in words: its name, its value with the interval, and what it means."""
 
@@ -50,11 +81,8 @@ class Row(NamedTuple):
 
 def headline(run: Gathered) -> list[str]:
     """What was run and what came out, one sentence each."""
-    slides, cells = run.slides, run.slides["cells"].sum()
-    looked = f"milscope looked at {count(len(slides), 'slide')} of {count(slides['patient'].nunique(), 'patient')}"
-    looked += f", {count(int(cells), 'cell')} in all," if cells else ""
-    sentences = [looked + " knowing only which slides are abnormal, never which cells."
-                 if slides["label"].notna().any() else looked.rstrip(",") + "; no slide has a label."]
+    slides = run.slides
+    sentences = [looked_at(run)]
     test = judged(run)
     auc = run.slide_metrics().get("auc", {})
     if known(auc.get("value")) and len(test):
@@ -74,6 +102,18 @@ def headline(run: Gathered) -> list[str]:
         sentences.append(f"Of the truly abnormal cells of an abnormal test slide, {percent(recall['value'])}"
                          f"{f' ({spread})' if spread else ''} are among the {k} cells that it shows first.")
     return sentences
+
+
+def looked_at(run: Gathered, tasks: Sequence[str] = ()) -> str:
+    """What was looked at, and what was known of it; `tasks` names what was asked if that was more than one thing."""
+    slides, cells = run.slides, run.slides["cells"].sum()
+    looked = f"milscope looked at {count(len(slides), 'slide')} of {count(slides['patient'].nunique(), 'patient')}"
+    looked += f", {count(int(cells), 'cell')} in all," if cells else ""
+    if tasks:
+        return f"{looked} for {', '.join(tasks[:-1])} and {tasks[-1]}, knowing only which slides have them, never which cells."
+    if slides["label"].notna().any():
+        return looked + " knowing only which slides are abnormal, never which cells."
+    return looked.rstrip(",") + "; no slide has a label."
 
 
 def limits(run: Gathered) -> list[str]:
@@ -113,7 +153,7 @@ def warnings(run: Gathered) -> Iterator[str]:
         yield (f"Left out because damaged: {count(len(run.failures), 'cell or slide', 'cells or slides')}. "
                "They are listed under “What was read”.")
     yield from told
-    for stage in ("endtoend", "encode", "train", "predict"):
+    for stage in ("endtoend", "encode", "train", "distill", "predict"):
         if stage in run.manifests:
             yield from (_sentence(str(said)) for said in run.manifests[stage].summary.get("warnings") or ())
 
@@ -186,8 +226,8 @@ def percent(value: object) -> str:
 
 
 def score(value: object, rank_by: str) -> str:
-    """A cell's score: attention as a share of the slide's, anything else as a number."""
-    if rank_by != "attention" or not known(value):
+    """A cell's score: attention and routing as shares of the slide's, anything else as a number."""
+    if rank_by not in ("attention", "routing") or not known(value):
         return number(value)
     share = 100 * value
     shown = "<0.01" if share < 0.01 else f"{share:.0f}" if share >= 10 else f"{share:.1f}" if share >= 1 else f"{share:.2f}"

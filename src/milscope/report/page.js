@@ -1,10 +1,11 @@
 "use strict";
 (() => {
-  const tools = document.getElementById("tools");
-  if (tools) {
-    const [find, split, label, size, shown] = ["find", "split", "label", "size", "shown"].map((id) => document.getElementById(id));
-    const rows = [...document.querySelectorAll("#all tbody tr")];
-    const cards = [...document.querySelectorAll("article.slide")];
+  for (const tools of document.querySelectorAll("form.tools")) {
+    const section = tools.closest("section");
+    const { find, split, label, size } = tools.elements;
+    const shown = tools.querySelector("output");
+    const rows = [...section.querySelectorAll(".all tbody tr")];
+    const cards = [...section.querySelectorAll("article.slide")];
     const filter = () => {
       const words = find.value.trim().toLowerCase();
       const keeps = ({ dataset }) =>

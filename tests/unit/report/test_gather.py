@@ -85,6 +85,32 @@ def test_an_encoder_that_the_training_end_to_end_did_not_start_from_is_not_of_th
     assert found.pretraining.empty
 
 
+def test_a_student_is_of_the_run_only_if_the_scores_came_from_it_and_its_teacher_is_there(tmp_path: Path):
+    run = fake_run(tmp_path / "run")
+    shutil.copytree(run / "train", run / "distill")
+    shutil.copytree(run / "evaluate", run / "evaluate-teacher")
+    teacher = read_manifest(run / "train", "model").fingerprint
+
+    def made_from(stage: str, **inputs: str) -> None:
+        path = run / stage / "manifest.json"
+        manifest = json.loads(path.read_text())
+        path.write_text(json.dumps(manifest | {"inputs": inputs}))
+
+    made_from("distill", teacher=teacher)
+    made_from("predict", model=read_manifest(run / "distill", "model").fingerprint)
+    found = gather(run)
+    assert {"train", "distill", "evaluate-teacher"} <= set(found.manifests)
+    assert len(found.teaching) == len(found.training) > 0
+    assert found.taught["slides"]
+    made_from("predict", model=teacher)
+    assert not {"distill", "evaluate-teacher"} & set(gather(run).manifests)
+    assert gather(run).teaching.empty
+    made_from("distill", teacher="another")
+    made_from("predict", model=read_manifest(run / "distill", "model").fingerprint)
+    assert not {"train", "evaluate-teacher"} & set(gather(run).manifests)
+    assert gather(run).taught == {}
+
+
 def test_cells_carry_the_scale_of_their_image(tmp_path: Path):
     run = fake_run(tmp_path / "run", cells=9)
     found = cells(run, "slide-001", 4)

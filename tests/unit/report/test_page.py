@@ -4,7 +4,8 @@ from tests.fake_run import fake_run
 
 from milscope.configs import ReportConfig
 from milscope.report._gather import gather
-from milscope.report._page import _operating, _splits, render
+from milscope.report._page import _splits, render
+from milscope.report._sections import _operating
 
 
 def test_every_section_is_there(tmp_path: Path):
