@@ -33,6 +33,7 @@ bench: .venv/.ready
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python benchmarks/pretrain.py --docs docs/performance.md
 	$(BIN)/python benchmarks/train.py --docs docs/performance.md
+	$(BIN)/python benchmarks/multitask.py --docs docs/performance.md
 	$(BIN)/python benchmarks/endtoend.py --docs docs/performance.md
 	$(BIN)/python benchmarks/tile.py --docs docs/performance.md
 	$(BIN)/python benchmarks/read.py --docs docs/performance.md
