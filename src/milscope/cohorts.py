@@ -61,7 +61,7 @@ def read_cohort(available: Sequence[str], frame: pd.DataFrame, config: Learning)
     questions = Questions(tuple(task.fitted(table[table["split"] == "train"]) for task in questions.tasks))
     aside = np.zeros(len(table), dtype=bool)
     if config.sensitivity is not None:
-        aside = _set_aside(table, questions.tasks[0], config.calibration, config.seed)
+        aside = _set_aside(table, questions.tasks, config.calibration, config.seed)
     return Cohort(table[~aside].reset_index(drop=True), table[aside].reset_index(drop=True), questions, missing)
 
 
@@ -117,15 +117,19 @@ def check_promise(cohort: Cohort, config: Learning) -> None:
                         confidence=config.confidence, specificity=config.specificity)
 
 
-def _set_aside(table: pd.DataFrame, task: Task, share: float, seed: int) -> Bool[np.ndarray, " slide"]:
-    """Which slides are those of the validation patients for the threshold: that share of the positive and of the others."""
-    suspicious = task.suspicious(task.targets(table)).numpy() == 1
+def _set_aside(table: pd.DataFrame, tasks: Sequence[Task], share: float, seed: int) -> Bool[np.ndarray, " slide"]:
+    """Which slides are those of the validation patients for the threshold.
+
+    They are that share of the patients who are positive for the rarest task, of those who are for the next, and of the rest.
+    """
     held = table["split"].to_numpy() == "validation"
-    positive = set(table.loc[held & suspicious, "patient"])
-    chosen: set[str] = set()
-    for group in (sorted(positive), sorted(set(table.loc[held, "patient"]) - positive)):
-        order = np.random.default_rng([seed, len(group)]).permutation(len(group))
-        chosen.update(group[place] for place in order[: round(share * len(group))])
+    positive = [set(table.loc[held & (task.suspicious(task.targets(table)).numpy() == 1), "patient"]) for task in tasks]
+    left, chosen = set(table.loc[held, "patient"]), set[str]()
+    for group in (*sorted(positive, key=len), left):
+        own = sorted(group & left)
+        order = np.random.default_rng([seed, len(own)]).permutation(len(own))
+        chosen.update(own[place] for place in order[: round(share * len(own))])
+        left = left - group
     return held & table["patient"].isin(chosen).to_numpy()
 
 

@@ -46,6 +46,15 @@ def test_a_cohort_is_of_the_slides_that_are_available(config_class: type, table:
                     config_class(task="abnormal"))
 
 
+def test_each_task_sets_aside_its_share_of_positive_patients_the_rarest_first(table: pd.DataFrame) -> None:
+    rare = table.assign(rare=[0.0] * 16 + [1.0] * 4 + [0.0] * 16 + [1.0] * 4)
+    for seed in range(5):
+        config = TrainConfig(task="abnormal,rare", sensitivity=0.5, calibration=0.5, seed=seed)
+        aside = read_cohort(rare["slide"].tolist(), rare, config).aside
+        assert (aside["rare"].sum(), len(aside)) == (2, 10)
+        assert 4 <= aside["abnormal"].sum() <= 6
+
+
 def test_a_written_model_is_read_again(table: pd.DataFrame, questions: Questions, tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = AGGREGATORS["abmilx"](5, 2, hidden=8, heads=2).eval()
