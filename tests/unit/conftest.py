@@ -1,6 +1,7 @@
 """Simulated features: what an encoder would give, with known witnesses."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -10,6 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from milscope import candidates
 from milscope.configs import EncodeConfig
 from milscope.store._features import write_features
 from milscope.store._manifest import Stage
@@ -56,6 +58,29 @@ def simulate_in() -> Callable[..., Simulated]:
         return Simulated(directory / name, table, witnesses)
 
     return build
+
+
+@pytest.fixture
+def interrupted(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], AbstractContextManager[None]]:
+    """A context that ends what is trained within it after so many checkpoints."""
+
+    @contextmanager
+    def after(saves: int) -> Generator[None]:
+        left, save = [saves], candidates.save_checkpoint
+
+        def then_end(*given: object) -> None:
+            save(*given)
+            left[0] -= 1
+            if left[0] == 0:
+                raise KeyboardInterrupt
+
+        with monkeypatch.context() as patched:
+            patched.setattr(candidates, "CHECKPOINT_SECONDS", 0.0)
+            patched.setattr(candidates, "save_checkpoint", then_end)
+            with pytest.raises(KeyboardInterrupt):
+                yield
+
+    return after
 
 
 def _cells(slide: str, count: int) -> pa.Table:

@@ -1,6 +1,5 @@
 """A student learns from labels and teacher, is judged by labels, and names its teacher; strange teachers are refused."""
 
-import importlib
 import json
 import shutil
 from dataclasses import replace
@@ -19,8 +18,6 @@ from milscope.store import read_manifest
 from milscope.train import train
 from milscope.training import slide_logits
 from milscope.types import InputError
-
-candidates = importlib.import_module("milscope.candidates")
 
 REFUSED = [
     ({"task": "abnormal"}, "`teacher` should be of the student's tasks, abnormal: binary of negative, positive. Found abnorm"),
@@ -121,22 +118,11 @@ def test_epochs_are_chosen_by_the_labels(taught, tmp_path):
     assert found.validation_loss == pytest.approx((losses[0] + losses[1] / share) / 2 / len(rows), rel=1e-5)
 
 
-def test_interrupted_it_ends_bit_identical(taught, tmp_path, monkeypatch):
+def test_interrupted_it_ends_bit_identical(taught, tmp_path, interrupted):
     data, teacher = taught
     student(data, teacher, tmp_path / "whole")
-    save, left = candidates.save_checkpoint, [3]
-
-    def then_end(*given):
-        save(*given)
-        left[0] -= 1
-        if left[0] == 0:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr(candidates, "CHECKPOINT_SECONDS", 0.0)
-        patched.setattr(candidates, "save_checkpoint", then_end)
-        with pytest.raises(KeyboardInterrupt):
-            student(data, teacher, tmp_path / "resumed")
+    with interrupted(3):
+        student(data, teacher, tmp_path / "resumed")
     again = student(data, teacher, tmp_path / "resumed")
     assert again._replace(directory="") == student(data, teacher, tmp_path / "whole")._replace(directory="")
     assert weights(tmp_path / "whole") == weights(tmp_path / "resumed")

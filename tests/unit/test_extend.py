@@ -20,7 +20,6 @@ from milscope.store import read_features, read_manifest
 from milscope.train import train
 from milscope.types import InputError
 
-candidates = importlib.import_module("milscope.candidates")
 module = importlib.import_module("milscope.extend")
 
 SLIDES = 36
@@ -187,21 +186,10 @@ def test_an_old_task_that_moves_in_strict_mode_ends_it_and_nothing_is_kept(known
     assert list(tmp_path.glob("*new*")) == []
 
 
-def test_interrupted_it_ends_bit_identical(known, tmp_path, monkeypatch):
+def test_interrupted_it_ends_bit_identical(known, tmp_path, interrupted):
     extended(known, tmp_path / "whole")
-    save, left = candidates.save_checkpoint, [2]
-
-    def then_end(*given):
-        save(*given)
-        left[0] -= 1
-        if left[0] == 0:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr(candidates, "CHECKPOINT_SECONDS", 0.0)
-        patched.setattr(candidates, "save_checkpoint", then_end)
-        with pytest.raises(KeyboardInterrupt):
-            extended(known, tmp_path / "resumed")
+    with interrupted(2):
+        extended(known, tmp_path / "resumed")
     extended(known, tmp_path / "resumed")
     a, b = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "resumed"))
     assert all(torch.equal(a[name], b[name]) for name in a)

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -133,11 +132,11 @@ def test_the_seed_decides_and_the_global_one_is_left_alone(simulate, tmp_path):
 
 
 @pytest.mark.parametrize("saves", [1, 3, 6, 7, 9, 14])
-def test_interrupted_after_any_checkpoint_it_ends_bit_identical(simulate, tmp_path, monkeypatch, saves):
+def test_interrupted_after_any_checkpoint_it_ends_bit_identical(simulate, tmp_path, interrupted, monkeypatch, saves):
     """With two candidates of six epochs: within the first, at its end, within the second, at the very end."""
     data = simulate()
     train(data.directory, data.table, tmp_path / "whole", QUICK)
-    with interrupted(monkeypatch, saves):
+    with interrupted(saves):
         train(data.directory, data.table, tmp_path / "resumed", QUICK)
     assert not (tmp_path / "resumed").exists()
     epochs = count_epochs(monkeypatch)
@@ -249,24 +248,6 @@ def test_refuses_a_model_of_an_unknown_aggregator(simulate, tmp_path):
         load_model(tmp_path / "model")
 
 
-@contextmanager
-def interrupted(monkeypatch, saves):
-    """Ends what is trained within after so many checkpoints."""
-    left, save = [saves], candidates.save_checkpoint
-
-    def then_end(*arguments):
-        save(*arguments)
-        left[0] -= 1
-        if left[0] == 0:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr(candidates, "CHECKPOINT_SECONDS", 0.0)
-        patched.setattr(candidates, "save_checkpoint", then_end)
-        with pytest.raises(KeyboardInterrupt):
-            yield
-
-
 def count_epochs(monkeypatch):
     epochs, run_epoch = [], candidates.Fit.run_epoch
 
@@ -323,10 +304,10 @@ def test_an_ensemble_is_the_mean_of_models_each_chosen_on_another_part(simulate,
 
 
 @pytest.mark.parametrize("saves", [2, 5, 9])
-def test_an_interrupted_ensemble_ends_bit_identical(simulate, tmp_path, monkeypatch, saves):
+def test_an_interrupted_ensemble_ends_bit_identical(simulate, tmp_path, interrupted, saves):
     data, config = simulate(slides=36), replace(QUICK, aggregators=("abmil",), ensemble=2, seeds=2, epochs=3)
     train(data.directory, data.table, tmp_path / "whole", config)
-    with interrupted(monkeypatch, saves):
+    with interrupted(saves):
         train(data.directory, data.table, tmp_path / "resumed", config)
     train(data.directory, data.table, tmp_path / "resumed", config)
     same(tmp_path / "whole", tmp_path / "resumed")
