@@ -81,6 +81,20 @@ def test_the_flow_goes_on_with_what_it_made(trained: Path, cells: Path, table: p
     assert 0 <= evaluate(tmp_path / "scores", tmp_path / "metrics").auc <= 1
 
 
+def test_many_tasks_and_their_encoder_learn_together(cells: Path, table: pd.DataFrame, tmp_path: Path) -> None:
+    """MECDS on LeViT; a task whose label is missing on some slides is learned from the others."""
+    more = table.assign(rare=np.where(np.arange(len(table)) % 7 == 6, np.nan, 1 - table["abnormal"]))
+    config = small(aggregator="mecds", options={"width": 16, "heads": 2}, encoder="levit_128s", encoder_options={},
+                   task="abnormal,rare", epochs=1)
+    done = endtoend(cells, more, tmp_path / "a", config).directory
+    first = load_model(done / "model")
+    assert (first.record["encoder_name"], first.aggregator.options["outputs"]) == ("levit_128s", [2, 2])
+    encode(cells, done / "encoder", tmp_path / "features")
+    predict(tmp_path / "features", done / "model", tmp_path / "scores", more)
+    told = pd.read_parquet(tmp_path / "scores/cells.parquet").groupby("slide")[["routing", "routing:rare"]].sum()
+    np.testing.assert_allclose(told, 1, rtol=1e-5)
+
+
 def test_inference_in_chunks_is_inference_at_once(trained: Path, cells: Path, tmp_path: Path) -> None:
     for name, batch in (("chunks", 7), ("once", 1000)):
         encode(cells, trained / "encoder", tmp_path / name, EncodeConfig(batch=batch, precision="float32"))
