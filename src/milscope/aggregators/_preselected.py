@@ -28,6 +28,7 @@ class _Chosen(NamedTuple):
     length: int
     """Places in a slide."""
 
+
 class Preselected(Aggregator):
     r"""Attention pooling that selects k cells, and a transformer with a class token over these.
 

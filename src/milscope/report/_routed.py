@@ -36,12 +36,25 @@ def sent(run: Path, slides: Collection[str], task: str = "") -> dict[str, Sent]:
         slides: Which slides.
         task: Its name.
     """
-    path, column = run / "predict" / "cells.parquet", f"routing:{task}" if task else "routing"
-    if not path.exists() or not slides or column not in pq.read_schema(path).names:
+    if not slides or not routes(run, task):
         return {}
-    weights = pd.read_parquet(path, columns=["slide", "cell", column], filters=[("slide", "in", list(slides))])
+    column = _column(task)
+    weights = pd.read_parquet(_scores(run), columns=["slide", "cell", column], filters=[("slide", "in", list(slides))])
     return {str(slide): _of_slide(run / "tile" / f"{slide}.arrow", rows["cell"], rows[column])
             for slide, rows in weights.groupby("slide", sort=False)}
+
+
+def routes(run: Path, task: str = "") -> bool:
+    """Whether the model sends cells to an expert of the task."""
+    return _scores(run).exists() and _column(task) in pq.read_schema(_scores(run)).names
+
+
+def _scores(run: Path) -> Path:
+    return run / "predict" / "cells.parquet"
+
+
+def _column(task: str) -> str:
+    return f"routing:{task}" if task else "routing"
 
 
 def _of_slide(store: Path, cells: pd.Series, weights: pd.Series) -> Sent:

@@ -11,7 +11,7 @@ from milscope.report._charts import Chart
 from milscope.report._gather import known
 from milscope.report._images import budget
 from milscope.report._questions import Question
-from milscope.report._routed import SHOWN
+from milscope.report._routed import SHOWN, routes
 from milscope.report._tasks import Confused, Measured, confused, measured
 
 ROWS = 1000
@@ -52,8 +52,8 @@ def sections(asked: list[Question], config: ReportConfig, advance: Callable[[int
     """The tasks; several share out the slides, and show a third less of the cells, so that the page stays of one size."""
     slides = -(-config.slides // len(asked))
     cells = config.cells if len(asked) == 1 else -(-2 * config.cells // 3)
-    routes = any("routing" in str(question.run.record.get("options", {})) for question in asked)
-    most = budget(len(asked) * min(slides, len(asked[0].run.slides)) * (cells + SHOWN * routes))
+    routed = SHOWN * routes(asked[0].run.run)
+    most = budget(len(asked) * min(slides, len(asked[0].run.slides)) * (cells + routed))
     return [_section(question, Room(slides, cells, most, ROWS if question.own else None), advance) for question in asked]
 
 
