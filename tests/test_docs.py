@@ -6,6 +6,7 @@ import shlex
 import tomllib
 from pathlib import Path
 
+import click
 import pytest
 
 from milscope.cli import cli
@@ -41,11 +42,20 @@ def invocations(text: str) -> list[list[str]]:
     return [line[1:] for line in words if line and line[0].endswith("milscope")]
 
 
+def commands() -> list[click.Command]:
+    """All commands, those of groups too."""
+    return [each for command in cli.commands.values()
+            for each in (command.commands.values() if isinstance(command, click.Group) else [command])]
+
+
 def complaint(words: list[str]) -> str:
     """What is wrong with a command line; "" if the command, its flags and its number of arguments are right."""
     if words[0].startswith("-"):
         return ""
     command = cli.commands.get(words[0])
+    if isinstance(command, click.Group):
+        words = words[1:] or [""]
+        command = command.commands.get(words[0])
     if command is None:
         return f"no command {words[0]}"
     options = {name: each for each in command.params if each.param_type_name == "option"
@@ -67,8 +77,11 @@ def complaint(words: list[str]) -> str:
     needed = {each.name for each in command.params if each.param_type_name == "option" and each.required}
     if needed - given:
         return f"{words[0]} needs {sorted(needed - given)}"
-    arguments = sum(each.param_type_name == "argument" for each in command.params)
-    return "" if rest == arguments else f"{words[0]} takes {arguments} arguments, not {rest}"
+    arguments = [each for each in command.params if each.param_type_name == "argument"]
+    least, most = sum(each.required for each in arguments), len(arguments)
+    if any(each.nargs == -1 for each in arguments):
+        most = max(rest, least)
+    return "" if least <= rest <= most else f"{words[0]} takes {most} arguments, not {rest}"
 
 
 @pytest.mark.parametrize(("words", "said"), [
@@ -78,6 +91,11 @@ def complaint(words: list[str]) -> str:
     ("tile --out t", "tile takes 1 arguments, not 0"),
     ("synth out --no-crops --help", ""),
     ("fly", "no command fly"),
+    ("benchmark fly", "no command fly"),
+    ("benchmark witness cells --out o --rats 0.1", "witness has no --rats"),
+    ("benchmark witness cells truth.csv --out o", ""),
+    ("benchmark page a b --out p.html", ""),
+    ("benchmark page --out p.html", "page takes 1 arguments, not 0"),
 ])
 def test_the_judge_of_command_lines(words: str, said: str) -> None:
     assert complaint(words.split()) == said
@@ -124,7 +142,7 @@ def test_commands_and_flags_exist(path: Path) -> None:
         assert name in cli.commands
     for name in re.findall(r"`make ([a-z]+)`", prose(text)):
         assert name in MAKE_TARGETS
-    parameters = [each for command in cli.commands.values() for each in command.params]
+    parameters = [each for command in commands() for each in command.params]
     flags = {flag for each in parameters for flag in (*each.opts, *each.secondary_opts)}
     for flag in re.findall(r"`(--[a-z-]+)", re.sub(r"`(?:pytest|ruff|pip|python)[^`]*`", "", prose(text))):
         assert flag in {*flags, "--help", "--version", "--json"}, flag

@@ -38,6 +38,7 @@ from milscope.configs import (
     PretrainConfig,
     ReportConfig,
     RetrieveConfig,
+    SeekConfig,
     SplitConfig,
     SynthConfig,
     TileConfig,
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
     from milscope.recipes import run
     from milscope.report import report
     from milscope.retrieve import retrieve
+    from milscope.seek import seek
     from milscope.slides import read_slides
     from milscope.split import split
     from milscope.store import CellStore
@@ -69,8 +71,8 @@ if TYPE_CHECKING:
 
 import_on_use(__name__, {
     **{verb: f"milscope.{verb}" for verb in (
-        "check", "distill", "encode", "endtoend", "evaluate", "extend", "predict", "pretrain", "report", "retrieve", "split",
-        "synth", "tile", "train")},
+        "check", "distill", "encode", "endtoend", "evaluate", "extend", "predict", "pretrain", "report", "retrieve", "seek",
+        "split", "synth", "tile", "train")},
     "CellStore": "milscope.store",
     "load_encoder": "milscope.encoders",
     "load_model": "milscope.models",
@@ -91,6 +93,7 @@ __all__ = [
     "PretrainConfig",
     "ReportConfig",
     "RetrieveConfig",
+    "SeekConfig",
     "SplitConfig",
     "SynthConfig",
     "TileConfig",
@@ -109,6 +112,7 @@ __all__ = [
     "report",
     "retrieve",
     "run",
+    "seek",
     "split",
     "synth",
     "tile",

@@ -16,6 +16,7 @@ from milscope.configs import (
     PretrainConfig,
     ReportConfig,
     RetrieveConfig,
+    SeekConfig,
     SynthConfig,
     TileConfig,
     TrainConfig,
@@ -28,7 +29,7 @@ from milscope.types import refuse
 CONFIGS: Mapping[str, Sequence[type[Any]]] = {
     "slides": [SynthConfig], "cells": [TileConfig], "encoder": [PretrainConfig, EndToEndConfig], "features": [EncodeConfig],
     "model": [TrainConfig, EndToEndConfig, DistillConfig, ExtendConfig], "endtoend": [EndToEndConfig],
-    "scores": [PredictConfig], "ranked": [RetrieveConfig], "metrics": [EvaluateConfig], "report": [ReportConfig],
+    "scores": [PredictConfig, SeekConfig], "ranked": [RetrieveConfig], "metrics": [EvaluateConfig], "report": [ReportConfig],
 }
 """The settings of the stages that make each kind of artifact, for their defaults."""
 MEASURES: Mapping[str, str] = {"binary": "AUC", "multiclass": "macro AUC", "ordinal": "concordance", "cox": "C-index",

@@ -2,14 +2,14 @@
 
 import dataclasses
 import sys
-import tomllib
 from pathlib import Path
 from typing import Any
 
 import click
 
+from milscope.benchmark_cli import benchmark
 from milscope.configs import STAGES, CompareConfig, CrossvalidateConfig, ExtendConfig, SynthConfig
-from milscope.flags import PATH, configured, read_toml, tell
+from milscope.flags import PATH, assign, configured, read_toml, tell
 from milscope.progress import speaks
 from milscope.types import InputError, refuse
 
@@ -250,6 +250,19 @@ def export(model: Path, encoder: Path | None, out: Path) -> None:
 
 
 @cli.command()
+@click.argument("cells", type=PATH)
+@click.argument("slides", type=PATH)
+@click.option("--features", type=PATH, help="Features of CELLS (`encode`), for rankings that look at them.")
+@click.option("--out", type=PATH, required=True, help="Directory of the scores.")
+@configured(STAGES["seek"])
+def seek(cells: Path, slides: Path, features: Path | None, out: Path, config: Any) -> None:  # noqa: ANN401
+    """Rank CELLS by what learns from the labels of SLIDES, and slides by their highest cells; no slide model is needed."""
+    from milscope.seek import seek as verb
+
+    tell("seek", verb(cells, slides, out, config, features=features))
+
+
+@cli.command()
 @click.argument("scores", type=PATH)
 @click.argument("cells", type=PATH)
 @click.option("--out", type=PATH, required=True, help="Directory of the ranked cells.")
@@ -292,7 +305,7 @@ def report(run: Path, out: Path | None, config: Any) -> None:  # noqa: ANN401
 @click.option("--images", type=PATH, help="Folder of slide images, if SLIDES has no `file` column.")
 @click.option("--truth", type=PATH, help="Cell table with labels, read by `evaluate` only.")
 @click.option("--recipe", default="slam-ags", show_default=True,
-              help="slam-ags, slam-ags-faithful, slam-ags-endtoend, abmilx, mecds, untrained, mean or demo.")
+              help="slam-ags, slam-ags-faithful, slam-ags-endtoend, abmilx, mecds, seek, untrained, mean or demo.")
 @click.option("--out", type=PATH, default=Path("runs/run"), show_default=True, help="Directory of the run.")
 @click.option("--config", type=PATH, help="TOML file with a section per stage.")
 @click.option("--set", "assignments", multiple=True, metavar="STAGE.KEY=VALUE", help="One setting, over the TOML file's.")
@@ -304,27 +317,19 @@ def run_all(slides: Path, config: Path | None, assignments: tuple[str, ...], see
     settings = read_toml(config) if config else {}
     for key, value in (("seed", seed), ("task", task)):
         for stage, config_class in STAGES.items():
-            takes = stage not in ("pretrain", "check") or key != "task" or not set(":,") & set(str(value))  # columns only
+            column = stage in ("pretrain", "check", "seek") and key == "task"
+            takes = not (column and set(":,") & set(str(value)))
             if value is not None and takes and any(field.name == key for field in dataclasses.fields(config_class)):
                 settings.setdefault(stage, {})[key] = value
     for assignment in assignments:
-        _assign(settings, assignment)
+        assign(settings, assignment)
     from milscope.recipes import run
 
     ran = run(slides, settings=settings, tell=tell, **named)
     click.echo(f"Slides told apart with AUC {ran.auc:.3f} on test patients. Open {ran.page}")
 
 
-def _assign(settings: dict[str, Any], assignment: str) -> None:
-    place, equals, value = assignment.partition("=")
-    stage, dot, key = place.partition(".")
-    if not equals or not dot:
-        raise refuse("--set", "STAGE.KEY=VALUE", assignment, "For example `--set pretrain.epochs=50`.")
-    section = settings.setdefault(stage, {})
-    try:
-        section[key] = tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        section[key] = value  # a bare word
+cli.add_command(benchmark)
 
 
 def main() -> None:

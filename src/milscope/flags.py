@@ -21,7 +21,7 @@ SHOWN = {"slides": "{:,} slides", "cells": "{:,} cells", "features": "{:,} featu
          "epochs": "{} epochs", "contrast_over_chance": "contrast {:.2f} of chance", "aggregator": "{}",
          "validation_loss": "validation loss {:.3f}", "validation_auc": "validation AUC {:.3f}",
          "teacher_auc": "the teacher's {:.3f}", "moved": "old logits moved by {:.3g}", "memory": "{}",
-         "positives": "{:,} called positive", "auc": "test AUC {:.3f}", "page": "{}"}
+         "results": "{:,} results", "positives": "{:,} called positive", "auc": "test AUC {:.3f}", "page": "{}"}
 
 
 def configured(config_class: type[Any]) -> Callable[[Callable], Callable]:
@@ -90,6 +90,23 @@ def read_toml(path: Path) -> dict[str, Any]:
         if not isinstance(section, dict):
             raise refuse("config", "made of sections such as [pretrain]", f"`{name} = {section}` outside of any", "Move it.")
     return sections
+
+
+def assign(settings: dict[str, Any], assignment: str) -> None:
+    """Adds one `STAGE.KEY=VALUE` to the sections; a value that is no TOML is a bare word.
+
+    Raises:
+        InputError: If it is not of that form.
+    """
+    place, equals, value = assignment.partition("=")
+    stage, dot, key = place.partition(".")
+    if not equals or not dot:
+        raise refuse("--set", "STAGE.KEY=VALUE", assignment, "For example `--set pretrain.epochs=50`.")
+    section = settings.setdefault(stage, {})
+    try:
+        section[key] = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        section[key] = value
 
 
 def tell(stage: str, result: Any, done_before: bool = False) -> None:  # noqa: ANN401

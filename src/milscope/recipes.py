@@ -18,8 +18,10 @@ from milscope.evaluate import evaluate
 from milscope.models import load_model
 from milscope.predict import Predicted, predict
 from milscope.pretrain import guide, pretrain
+from milscope.ranking import ON_FEATURES
 from milscope.report import report
 from milscope.retrieve import retrieve
+from milscope.seek import seek
 from milscope.slides import read_slides, tasks, write_slides
 from milscope.split import split
 from milscope.store import artifact_kind, read_manifest, unwritable, write_text
@@ -44,6 +46,7 @@ RECIPES: dict[str, Settings] = {
     "slam-ags-endtoend": {"endtoend": {}},
     "mecds": {"pretrain": {"method": "simclr"}, "train": {"aggregators": ("mecds",), "balance": "sampling"},
               "distill": {"balance": "none"}},
+    "seek": {"pretrain": {"method": "simclr"}, "seek": {}},
     "demo": {
         "tile": {"size": 96},
         "pretrain": {"encoder_options": {"channels": [32, 64, 128, 256]}, "size": 48, "epochs": 8},
@@ -51,7 +54,8 @@ RECIPES: dict[str, Settings] = {
 }
 """Recipe → stage → settings that differ from the defaults. With a section `endtoend` encoder and slide model learn together,
 from the encoder of `pretrain` (unless that has 0 epochs), and there is no `train`. With a section `distill` the model of
-`train` teaches one more, from which all later stages go on; what its own settings do not say, those of `train` do."""
+`train` teaches one more, from which all later stages go on; what its own settings do not say, those of `train` do. With a
+section `seek` that stage takes the place of all from `pretrain` to `predict`, but for rankings that need an encoder."""
 TEACHER = "-teacher"
 """The end of the names of the directories that hold what the teacher says, and how it does."""
 
@@ -89,7 +93,7 @@ def run(slides: Path | str | pd.DataFrame, out: Path | str, *, cells: Path | str
     out, configs = Path(out), resolve(recipe, settings or {})
     frame = read_slides(slides)
     configs = _asking(frame, recipe, configs)
-    task = configs["endtoend" if _together(recipe) else "train"].task
+    task = configs[_learning(recipe)].task
     _check_ahead(frame, task, configs, guided=_pretrains(recipe, configs), truth=truth)
     table = split(frame, configs["split"], task=_asked(frame, task))
     if not configs["check"].task:
@@ -107,6 +111,18 @@ def run(slides: Path | str | pd.DataFrame, out: Path | str, *, cells: Path | str
     store = stage("tile", tile, table, cells=cells, images=images)
     stage("check", check, table, cells=store)
     encoder = stage("pretrain", pretrain, store, table) if _pretrains(recipe, configs) else None
+    scores = _scored(recipe, stage, store, table, encoder)
+    ranked = stage("retrieve", retrieve, scores, store)
+    stage("evaluate", evaluate, scores, ranked=ranked, truth=truth, slides=table)
+    stage("report", report, out)
+    return Ran(out, results["report"].page, results["evaluate"].auc)
+
+
+def _scored(recipe: str, stage: Callable[..., Path], store: Path, table: pd.DataFrame, encoder: Path | None) -> Path:
+    """The scores, by whatever learns from the slides' labels."""
+    if _seeks(recipe):
+        features = None if encoder is None else stage("encode", encode, store, encoder)
+        return stage("seek", seek, store, table, features=features)
     if encoder is None or _together(recipe):
         joint = stage("endtoend", endtoend, store, table, init=encoder)
         features, model = stage("encode", encode, store, joint / "encoder"), joint / "model"
@@ -117,11 +133,7 @@ def run(slides: Path | str | pd.DataFrame, out: Path | str, *, cells: Path | str
         taught = stage("predict" + TEACHER, predict, features, model, slides=table)
         stage("evaluate" + TEACHER, evaluate, taught, slides=table)
         model = stage("distill", distill, features, table, teacher=model)
-    scores = stage("predict", predict, features, model, slides=table)
-    ranked = stage("retrieve", retrieve, scores, store)
-    stage("evaluate", evaluate, scores, ranked=ranked, truth=truth, slides=table)
-    stage("report", report, out)
-    return Ran(out, results["report"].page, results["evaluate"].auc)
+    return stage("predict", predict, features, model, slides=table)
 
 
 def resolve(recipe: str, settings: Settings) -> dict[str, Any]:
@@ -190,6 +202,16 @@ def _together(recipe: str) -> bool:
     return "endtoend" in RECIPES[recipe]
 
 
+def _seeks(recipe: str) -> bool:
+    """Whether cells are ranked without a slide model."""
+    return "seek" in RECIPES[recipe]
+
+
+def _learning(recipe: str) -> str:
+    """The stage whose task is the run's."""
+    return "seek" if _seeks(recipe) else "endtoend" if _together(recipe) else "train"
+
+
 def _distils(recipe: str) -> bool:
     """Whether the model of `train` teaches another."""
     return "distill" in RECIPES[recipe]
@@ -204,7 +226,9 @@ def _asking(table: pd.DataFrame, recipe: str, configs: dict[str, Any]) -> dict[s
 
 
 def _pretrains(recipe: str, configs: Mapping[str, Any]) -> bool:
-    """Whether there is an encoder before the slide model; without epochs it is of no use to `endtoend`, which makes its own."""
+    """Whether there is an encoder before all else; without epochs it is of no use to `endtoend`, which makes its own."""
+    if _seeks(recipe):
+        return any(name in ON_FEATURES for name in configs["seek"].rankings)
     return not _together(recipe) or configs["pretrain"].epochs > 0
 
 

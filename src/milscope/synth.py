@@ -46,7 +46,8 @@ def synth(out: Path | str, config: SynthConfig = SynthConfig()) -> Synthesised: 
     finds, in full-resolution pixels), and `truth/cells.csv` (slide, x, y, abnormal, kind). With `config.crops` a crop per
     cell, `cells/<slide>/<name>.jpg`, stands in place of image and place. Neither names nor order tell the truth. With
     `config.candida` or `config.clue`, so many slides, whether abnormal or not, show that finding in as many cells, tables
-    have a column of it, and every slide holds some normal things that look like it.
+    have a column of it, and every slide holds some normal things that look like it. With another `config.witness` than
+    `squamous` cells are smaller and whole in their crop, and `kind` of an abnormal cell says what is abnormal of it.
 
     Args:
         out: The directory to make. If it was made with the same settings before, nothing is done.
@@ -85,7 +86,8 @@ class _Job(NamedTuple):
 
     def plan(self) -> SmearPlan:
         seed = np.random.SeedSequence(self.config.seed, spawn_key=(self.index, 0))
-        return plan_smear(self.config.cells, self.witnesses, MicronsPerPixel(self.config.mpp), seed, self.findings or None)
+        return plan_smear(self.config.cells, self.witnesses, MicronsPerPixel(self.config.mpp), seed, self.findings or None,
+                          witness=self.config.witness, alone=CROP if self.config.alone else Microns(0.0))
 
     def paint(self) -> None:
         """Writes the slide, or its crops, whole or not at all; what an interrupted run has finished stays."""
@@ -124,6 +126,11 @@ def _check(config: SynthConfig) -> None:
     if config.rate * config.cells < 0.5:
         raise refuse("rate", f"at least {0.5 / config.cells:g} with {config.cells} cells, so that there is a witness",
                      config.rate, "Ask for more cells or a higher rate.")
+    witnesses = SynthConfig.__dataclass_fields__["witness"].metadata["choices"]
+    if config.witness not in witnesses:
+        raise refuse("witness", f"one of {', '.join(witnesses)}", config.witness, "Choose one.")
+    if config.witness != "squamous" and _asked(config):
+        raise refuse("witness", f"squamous on slides with {_asked(config)[0]}", config.witness, "Leave out one of the two.")
     findings = 1 + len(_asked(config))
     if findings * _witnesses(config) > config.cells:
         raise refuse("rate", f"at most {1 / findings:.3g} with {findings} findings, which no cell shows two of",

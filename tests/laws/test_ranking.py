@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from tests.fake_scores import cell_table, slide_table
 
+from milscope.configs import LEARNED
 from milscope.ranking import RANKINGS
 
 pytestmark = pytest.mark.parametrize("ranking", list(RANKINGS.values()), ids=list(RANKINGS))
@@ -14,7 +15,8 @@ pytestmark = pytest.mark.parametrize("ranking", list(RANKINGS.values()), ids=lis
 def cells():
     table = cell_table(slide_table(2))
     own = table[table["slide"] == "S01"].drop(columns="witness").reset_index(drop=True)
-    return own.assign(gradient=own["evidence"] * own["attention"], routing=own["attention"] ** 2)
+    return own.assign(gradient=own["evidence"] * own["attention"], routing=own["attention"] ** 2,
+                      **{name: own["evidence"] * place for place, name in enumerate(LEARNED, 1)})
 
 
 def test_one_finite_number_a_cell(ranking, cells):
@@ -48,6 +50,7 @@ def test_a_slide_of_one_cell_and_of_none(ranking, cells):
 def test_the_higher_the_more_suspicious(ranking):
     table = cell_table(slide_table(2))
     table = table[table["slide"] == "S01"].assign(gradient=lambda cells: cells["evidence"],
-                                                        routing=lambda cells: cells["attention"])
+                                                        routing=lambda cells: cells["attention"],
+                                                        **dict.fromkeys(LEARNED, table["evidence"]))
     scores = ranking(table)
     assert scores[table["witness"]].mean() > scores[~table["witness"]].mean()

@@ -101,7 +101,7 @@ def test_kinds_of_tasks_go_to_the_stages_that_know_them(task: str, columns: str 
     CliRunner().invoke(cli, ["run", "s.csv", "--task", task, "--seed", "3"], catch_exceptions=False)
     told = {stage: values.get("task") for stage, values in seen[0].items()}
     assert told["train"] == told["endtoend"] == task
-    assert told["pretrain"] == told["check"] == columns
+    assert told["pretrain"] == told["check"] == told["seek"] == columns
     assert seen[0]["endtoend"]["seed"] == seen[0]["pretrain"]["seed"] == 3
 
 

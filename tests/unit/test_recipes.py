@@ -34,7 +34,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> dict[str, SimpleNamespace]:
         found[out.name] = SimpleNamespace(inputs=inputs, config=config, **named)
         return SimpleNamespace(page=out, auc=0.5)
 
-    for verb in ("tile", "check", "pretrain", "endtoend", "encode", "train", "distill", *LATER):
+    for verb in ("tile", "check", "pretrain", "endtoend", "encode", "train", "distill", "seek", *LATER):
         monkeypatch.setattr(recipes, verb, record)
     return found
 
@@ -84,8 +84,26 @@ def test_every_recipe_says_all_its_settings(recipe: str, table: pd.DataFrame, ca
     run(table, tmp_path, recipe=recipe)
     told = json.loads((tmp_path / "run.json").read_text())
     assert told["recipe"] == recipe
-    assert {"endtoend", "train", "pretrain"} <= set(told)
-    assert calls["encode"].config == resolve(recipe, {})["encode"]
+    assert {"endtoend", "train", "pretrain", "seek"} <= set(told)
+    assert calls["retrieve"].config == resolve(recipe, {})["retrieve"]
+
+
+def test_cells_are_sought_without_an_encoder_unless_a_ranking_looks_at_features(table: pd.DataFrame, calls: dict,
+                                                                               tmp_path: Path) -> None:
+    run(table, tmp_path, recipe="seek")
+    assert list(calls) == ["tile", "check", "seek", *LATER[1:]]
+    assert calls["seek"].inputs[0] == tmp_path / "tile"
+    assert calls["seek"].features is None
+    assert calls["retrieve"].inputs == (tmp_path / "seek", tmp_path / "tile")
+    assert calls["evaluate"].inputs == (tmp_path / "seek",)
+    assert calls["check"].config.task == "abnormal"
+    calls.clear()
+    run(table, tmp_path, recipe="seek", settings={"seek": {"rankings": ["seek", "svdd"]}})
+    assert list(calls) == ["tile", "check", "pretrain", "encode", "seek", *LATER[1:]]
+    assert calls["pretrain"].config.method == "simclr"
+    assert calls["seek"].features == tmp_path / "encode"
+    with pytest.raises(InputError, match="happy"):
+        run(table, tmp_path, recipe="seek", settings={"seek": {"task": "happy"}})
 
 
 def test_a_teacher_is_scored_and_judged_and_the_later_stages_go_on_with_its_student(table: pd.DataFrame, calls: dict,

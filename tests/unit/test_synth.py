@@ -132,6 +132,26 @@ def test_done_once_nothing_is_done_again(tmp_path):
     assert {path: path.stat().st_mtime_ns for path in first.directory.rglob("*")} == before
 
 
+def test_the_truth_names_the_kind_of_each_witness_and_crops_hold_one_cell(tmp_path):
+    config = dataclasses.replace(CROPS, slides=2, cells=20, rate=0.5, witness="mixed", alone=True)
+    out = synth(tmp_path / "out", config).directory
+    truth = pd.read_csv(out / "truth" / "cells.csv")
+    kinds = {"inclusion", "nucleus", "chromatin", "outline", "colour"}
+    assert (truth["kind"].isin(kinds) == (truth["abnormal"] == 1)).all()
+    assert truth["kind"][truth["abnormal"] == 1].nunique() > 1
+    with Image.open(out / "cells" / truth["cell"][0]) as image:
+        assert image.size == (48, 48)
+
+
+@pytest.mark.parametrize(("changes", "rule"), [
+    ({"witness": "shape"}, "one of squamous, inclusion, nucleus"), ({"candida": 0.5}, "squamous on slides with candida"),
+])
+def test_a_witness_that_there_is_not_is_refused(tmp_path, changes, rule):
+    with pytest.raises(InputError, match=f"`witness` should be {rule}"):
+        synth(tmp_path / "out", dataclasses.replace(SMALL, **({"witness": "outline"} | changes)))
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("crops", [False, True])
 def test_an_interrupted_run_goes_on_where_it_was(tmp_path, monkeypatch, crops):
     config = dataclasses.replace(SMALL, crops=crops)

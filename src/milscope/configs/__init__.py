@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from milscope.configs._benchmark import METHODS, QUICK, WitnessConfig
 from milscope.configs._learning import (
     CompareConfig,
     CrossvalidateConfig,
@@ -14,10 +15,12 @@ from milscope.configs._learning import (
     TrainConfig,
 )
 from milscope.configs._results import (
+    LEARNED,
     EvaluateConfig,
     PredictConfig,
     ReportConfig,
     RetrieveConfig,
+    SeekConfig,
 )
 from milscope.configs._setting import configure, identity, setting
 from milscope.configs._slides import (
@@ -37,12 +40,16 @@ STAGES: Mapping[str, type[Any]] = {
     "distill": DistillConfig,
     "endtoend": EndToEndConfig,
     "predict": PredictConfig,
+    "seek": SeekConfig,
     "retrieve": RetrieveConfig,
     "evaluate": EvaluateConfig,
     "report": ReportConfig,
 }
 
 __all__ = [
+    "LEARNED",
+    "METHODS",
+    "QUICK",
     "STAGES",
     "CheckConfig",
     "CompareConfig",
@@ -56,10 +63,12 @@ __all__ = [
     "PretrainConfig",
     "ReportConfig",
     "RetrieveConfig",
+    "SeekConfig",
     "SplitConfig",
     "SynthConfig",
     "TileConfig",
     "TrainConfig",
+    "WitnessConfig",
     "configure",
     "identity",
     "setting",

@@ -6,6 +6,21 @@ from milscope.configs._learning import EncodeConfig
 from milscope.configs._setting import as_in, setting
 from milscope.configs._slides import TileConfig
 
+LEARNED = ("mahalanobis", "neighbours", "svdd", "density", "pu", "selfpaced")
+"""The rankings that `seek` learns from slide labels."""
+
+
+@dataclass(frozen=True)
+class SeekConfig:
+    """How cells are ranked by what learns from slide labels, and slides by their highest cells."""
+
+    task: str = setting("", "label column to learn from; empty: the only one")
+    rankings: tuple[str, ...] = setting(("seek",), "what ranks the cells; the first tells the slides apart")
+    size: int = setting(64, "side of a cell for rankings that look at its pixels")
+    threshold: float = setting(0.5, "probability from which a slide is called positive")
+    seed: int = setting(0, "same seed, same scores")
+    cache: float = setting(16.0, "most space for decoded cells, GB on disk", identity=False)
+
 
 @dataclass(frozen=True)
 class PredictConfig:
@@ -26,7 +41,8 @@ class RetrieveConfig:
     """Which cells are put before a person."""
 
     k: int = setting(400, "cells per slide; a smaller slide gives all it has")
-    rank: str = setting("evidence", "what orders the cells", choices=("evidence", "attention", "gradient", "routing"))
+    rank: str = setting("evidence", "what orders the cells", choices=(
+        "evidence", "attention", "gradient", "routing", *LEARNED))
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,10 @@ class SynthConfig:
     rate: float = setting(0.05, "witness rate: share of abnormal cells on an abnormal slide")
     candida: float = setting(0.0, "share of slides with candida, a second column of labels; 0: no such column")
     clue: float = setting(0.0, "share of slides with clue cells, a further column of labels; 0: no such column")
+    witness: str = setting("squamous", "what is abnormal: squamous cells of three grades; or, among smaller cells, one thing: "
+                           "inclusion, size of the nucleus, chromatin, outline or colour of the cell; mixed: any of these",
+                           choices=("squamous", "inclusion", "nucleus", "chromatin", "outline", "colour", "mixed"))
+    alone: bool = setting(False, "every cell in a square of 48 microns of its own: no crop shows a neighbour")
     mpp: float = setting(0.5, "scale of the rendered slides, microns per pixel")
     seed: int = setting(0, "same seed, same slides")
     crops: bool = setting(False, "write a folder of cell crops per slide instead of slide images")

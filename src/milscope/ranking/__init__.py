@@ -1,17 +1,33 @@
 """Scores that order the cells of a slide, by the name `retrieve --rank` knows them by."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from milscope.configs import LEARNED as NAMES
+from milscope.lazy import import_on_use
 from milscope.ranking._attention import attention
+from milscope.ranking._column import column
 from milscope.ranking._evidence import evidence
 from milscope.ranking._gradient import gradient
 from milscope.ranking._routing import routing
 from milscope.ranking._scores import Ranking, order, other_tasks, rank_slides, scores_of
+from milscope.ranking._seen import Learned, Seen
 from milscope.types import refuse
 
-RANKINGS: dict[str, Ranking] = {"attention": attention, "evidence": evidence, "gradient": gradient, "routing": routing}
+if TYPE_CHECKING:
+    from milscope.ranking._crossfit import Lesson, Scorer, cross_fitted
+    from milscope.ranking._learned import LEARNED, ON_FEATURES, ON_PIXELS
+
+import_on_use(__name__, {  # these need scikit-learn and torch, which those who read columns do not
+    **dict.fromkeys(("Lesson", "Scorer", "cross_fitted"), "milscope.ranking._crossfit"),
+    **dict.fromkeys(("LEARNED", "ON_FEATURES", "ON_PIXELS"), "milscope.ranking._learned"),
+})
+
+RANKINGS: dict[str, Ranking] = {"attention": attention, "evidence": evidence, "gradient": gradient, "routing": routing,
+                                **{name: column(name) for name in NAMES}}
+"""Those that read what stands in the cells of a `scores` artifact."""
 
 
 def find_ranking(name: str) -> Ranking:
@@ -38,9 +54,17 @@ def rank_scores(directory: str | Path, name: str) -> pd.DataFrame:
 
 
 __all__ = [
+    "LEARNED",
+    "ON_FEATURES",
+    "ON_PIXELS",
     "RANKINGS",
+    "Learned",
+    "Lesson",
     "Ranking",
+    "Scorer",
+    "Seen",
     "attention",
+    "cross_fitted",
     "evidence",
     "find_ranking",
     "gradient",

@@ -16,7 +16,7 @@ from milscope.types import refuse
 KINDS = {
     "tile": "cells", "check": "audit", "pretrain": "encoder", "endtoend": "endtoend", "encode": "features", "train": "model",
     "predict-teacher": "scores", "evaluate-teacher": "metrics", "distill": "model",
-    "predict": "scores", "retrieve": "ranked", "evaluate": "metrics",
+    "seek": "scores", "predict": "scores", "retrieve": "ranked", "evaluate": "metrics",
 }
 TEACHER = ("predict-teacher", "evaluate-teacher")
 NUMBERS = ("label", "probability", "called", "cells", "skipped", "width", "height", "mpp")
@@ -61,6 +61,16 @@ class Gathered(NamedTuple):
     taught: dict[str, Any]
     fingerprints: dict[str, str]
 
+    @property
+    def scores(self) -> Path:
+        """Where the scores lie."""
+        return self.run / ("seek" if "seek" in self.manifests else "predict")
+
+    @property
+    def scored(self) -> Manifest | None:
+        """The manifest of the scores, if there are any."""
+        return self.manifests.get(self.scores.name)
+
     def slide_metrics(self) -> dict[str, dict[str, float]]:
         """Metric → {value, low, high} over test slides; empty if not evaluated."""
         return of_task(self.metrics.get("slides"), self.task)
@@ -88,7 +98,7 @@ def gather(run: Path) -> Gathered:
         fingerprints["slides"] = fingerprint((run / "slides.csv").read_text(encoding="utf-8"))
     return Gathered(
         run, task, manifests,
-        slides=_slides(run, task),
+        slides=_slides(run, "seek" if "seek" in manifests else "predict", task),
         failures=table(run / "tile" / "failures.csv"),
         metrics=_json(run / "evaluate" / "metrics.json"),
         curves=of_task(_json(run / "evaluate" / "curves.json"), task),
@@ -110,6 +120,13 @@ def _learned(manifests: Mapping[str, Manifest]) -> str:
 
 def _left(manifests: Mapping[str, Manifest]) -> set[str]:
     """Of stages that another recipe left in the same folder those that the scores did not come from."""
+    if "seek" in manifests and "predict" in manifests:
+        last = manifests.get("retrieve") or manifests.get("evaluate")
+        if last is not None and last.inputs.get("scores") == manifests["predict"].fingerprint:
+            return {"seek", *_left({stage: each for stage, each in manifests.items() if stage != "seek"})}
+    if "seek" in manifests:
+        encoded = "features" in manifests["seek"].inputs
+        return {"endtoend", "train", "distill", *TEACHER, "predict", *(() if encoded else ("pretrain", "encode"))}
     scored = manifests["predict"].inputs.get("model") if "predict" in manifests else None
     teacher, left = manifests.get("train"), set[str]()
     if "distill" in manifests:
@@ -181,12 +198,12 @@ def _scales(path: Path) -> pd.Series:
     return frame.drop_duplicates("cell").set_index("cell")["mpp"].astype(float)
 
 
-def _slides(run: Path, task: str) -> pd.DataFrame:
+def _slides(run: Path, scores: str, task: str) -> pd.DataFrame:
     listed = table(run / "slides.csv")
     if task in listed:
         listed = listed.rename(columns={task: "label"})
     frame = pd.DataFrame({"slide": []}, dtype=str)
-    for part in (table(run / "predict" / "slides.csv"), table(run / "tile" / "slides.csv"), listed,
+    for part in (table(run / scores / "slides.csv"), table(run / "tile" / "slides.csv"), listed,
                  table(run / "evaluate" / "test_slides.csv")):
         if "slide" not in part:
             continue
@@ -201,7 +218,7 @@ def _slides(run: Path, task: str) -> pd.DataFrame:
 
 
 def _task(run: Path, manifests: dict[str, Manifest]) -> str:
-    for stage in ("predict", "distill", "train", "endtoend", "evaluate", "pretrain"):
+    for stage in ("seek", "predict", "distill", "train", "endtoend", "evaluate", "pretrain"):
         if stage in manifests:
             said = manifests[stage].summary.get("task") or manifests[stage].config.get("task")
             if said:

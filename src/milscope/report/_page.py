@@ -42,7 +42,7 @@ def render(run: Gathered, config: ReportConfig, advance: Callable[[int], None]) 
     environment.filters |= {"number": words.number, "percent": words.percent, "count": words.count, "score": words.score}
     environment.tests["known"] = known
     retrieved, evaluated = run.manifests.get("retrieve"), run.manifests.get("evaluate")
-    shared: dict[str, Any] = {"split_words": words.SPLIT_WORDS, "ranks": words.RANKS,
+    shared: dict[str, Any] = {"split_words": words.SPLIT_WORDS, "ranks": words.ranks(run),
                               "rank_by": retrieved.config.get("rank", "attention") if retrieved else "",
                               "confidence": evaluated.config.get("confidence") if evaluated else None}
     environment.globals.update(shared)

@@ -38,7 +38,7 @@ class Question(NamedTuple):
 
 def questions(run: Gathered) -> list[Question]:
     """The tasks of the run, the main one first; only that one if the scores have a single task, or do not say."""
-    predict = run.manifests.get("predict")
+    predict = run.scored
     told = [task for task in (predict.summary.get("tasks") or () if predict else ()) if task.get("name")]
     others = [task for task in told if task["name"] != run.task]
     main = next((task for task in told if task["name"] == run.task), {"name": run.task})
@@ -90,7 +90,7 @@ FIGURES = {name: METRICS[name][0] for name in ("auc", "sensitivity", "specificit
 
 def _question(run: Gathered, view: Gathered, task: Mapping[str, Any], place: int, naming: Naming) -> Question:
     name = str(task["name"])
-    predict = run.manifests.get("predict")
+    predict = run.scored
     given = predict.config.get("threshold") if predict else None
     point = (run.record.get("operating") or {}).get(name) or {}
     threshold = given if known(given) else _main_threshold(run) if place == 0 else _probability(point.get("threshold"))
@@ -100,7 +100,7 @@ def _question(run: Gathered, view: Gathered, task: Mapping[str, Any], place: int
 
 
 def _main_threshold(run: Gathered) -> float:
-    predict = run.manifests.get("predict")
+    predict = run.scored
     said = predict.summary.get("threshold") if predict else None
     return float(said) if known(said) else 0.5
 
@@ -131,7 +131,7 @@ def _slides(run: Gathered, name: str, classes: list[str]) -> pd.DataFrame:
     """The slides with labels, probabilities and calls of another task, the most suspicious first."""
     kept = [column for column in run.slides if not str(column).startswith(("recall_at_", "precision_at_", "enrichment_at_"))]
     slides = run.slides[kept].drop(columns=["label", "probability", "called"])
-    path = run.run / "predict" / "tasks" / f"{name}.csv"
+    path = run.scores / "tasks" / f"{name}.csv"
     if not path.exists():
         return slides.assign(label=np.nan, probability=np.nan, called=np.nan)
     text = pd.read_csv(path, dtype=str, keep_default_na=False)

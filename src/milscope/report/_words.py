@@ -68,6 +68,26 @@ RANKS = {
     "routing": "routing: the weight by which the cell counts for the expert, 0 for cells that are not sent there",
 }
 """What orders cells, in words."""
+SOUGHT = {
+    "seek": "how unlike the cells of normal slides it is, by all that was found to count here",
+    "local": "how unlike those of normal slides its least usual spot is",
+    "mahalanobis": "distance from the middle of the cells of normal slides",
+    "neighbours": "distance from the nearest cells of normal slides",
+    "svdd": "distance from where a network draws the cells of normal slides together",
+    "density": "how much likelier it is on abnormal slides than on normal ones",
+    "pu": "how abnormal it looks to a classifier that was told only which cells are surely normal",
+    "selfpaced": "how abnormal it looks to a classifier that took its own surest cells for abnormal",
+}
+"""The same of rankings that learn from slide labels."""
+
+
+def ranks(run: Gathered) -> dict[str, str]:
+    """What orders the cells of this run, in words, by name."""
+    sought = {name: f"{name}: {said}; higher is more suspicious" for name, said in SOUGHT.items()}
+    if run.scored is None or "seek" not in run.manifests:
+        return {**RANKS, **sought}
+    first = run.scored.config["rankings"][0]
+    return {**sought, "evidence": sought.get(first, first), "attention": f"attention: the cell's share of its slide by {first}"}
 
 
 class Row(NamedTuple):
@@ -118,7 +138,8 @@ def looked_at(run: Gathered, tasks: Sequence[str] = ()) -> str:
 
 def limits(run: Gathered) -> list[str]:
     """What the page cannot say."""
-    said = ["A high rank means that the model relied on this cell. Whether the cell is abnormal, a person decides.",
+    high = "this cell is unlike those of normal slides" if "seek" in run.manifests else "the model relied on this cell"
+    said = [f"A high rank means that {high}. Whether the cell is abnormal, a person decides.",
             "A low probability does not make a slide normal."]
     if run.slide_metrics():
         said.append("The intervals tell how much the result may change with other patients of the same kind; not what "
@@ -153,7 +174,7 @@ def warnings(run: Gathered) -> Iterator[str]:
         yield (f"Left out because damaged: {count(len(run.failures), 'cell or slide', 'cells or slides')}. "
                "They are listed under “What was read”.")
     yield from told
-    for stage in ("endtoend", "encode", "train", "distill", "predict"):
+    for stage in ("endtoend", "encode", "train", "distill", "seek", "predict"):
         if stage in run.manifests:
             yield from (_sentence(str(said)) for said in run.manifests[stage].summary.get("warnings") or ())
 

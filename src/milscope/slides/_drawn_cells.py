@@ -1,12 +1,12 @@
 """Draws single cells of a Papanicolaou smear as optical densities, so that what overlaps multiplies in light."""
 
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from scipy.ndimage import gaussian_filter
 
+from milscope.slides._drawn_shapes import draw_outline, polar, texture, warped
 from milscope.types import Microns, MicronsPerPixel
 
 DYES = {
@@ -45,6 +45,11 @@ class Squamous(NamedTuple):
     two: float = 0.03                       # share of cells with two nuclei
     folded: bool = False
     decayed: bool = False
+    tint: tuple[float, float, float, float] | None = None  # shares of the dyes in the cytoplasm, in place of `orange`
+    warped: bool = False                    # an outline that ordinary cells do not have
+    body: tuple[float, float] | None = None  # diameter of an inclusion in the cytoplasm, microns
+    hollow: bool = False                    # the inclusion is empty, a vacuole
+    even: bool = False                      # the chromatin takes as much light as if it had no texture
 
 
 KINDS = {
@@ -83,6 +88,8 @@ def draw_squamous(kind: Squamous, optics: Optics, rng: np.random.Generator) -> D
     blur = np.hypot(optics.blur, rng.exponential(0.25)) / mpp
     nucleus = _nuclei(kind, mpp, rng)
     thickness = _cytoplasm(kind, mpp, rng)
+    if kind.body is not None:
+        nucleus, thickness = _included(nucleus, thickness, rng.uniform(*kind.body) / 2, mpp, rng, hollow=kind.hollow)
     low, high = _extent(thickness)
     thickness = gaussian_filter(thickness[low:high, low:high], blur, truncate=3, mode="constant")
     half, middle = len(nucleus) // 2, side // 2 - low
@@ -159,65 +166,17 @@ def draw_speck(optics: Optics, rng: np.random.Generator) -> Density:
     return speck[None] * rng.uniform(0.5, 1.0, 3).astype(np.float32)[:, None, None]
 
 
-def texture(grain: float, mpp: float, shape: tuple[int, ...],
-            rng: np.random.Generator) -> Float[np.ndarray, "height width"]:
-    """A window on smooth noise of mean 0 and spread 1.
-
-    Args:
-        grain: Size of its spots, microns.
-        mpp: Microns per pixel.
-        shape: Height and width, pixels.
-        rng: Chooses the window.
-    """
-    bank = _noise(max(round(grain / mpp, 2), 0.3))
-    rows, columns = (((np.arange(length) + rng.integers(len(bank))) % len(bank))[:: rng.choice([-1, 1])] for length in shape)
-    return bank[rows[:, None], columns]
-
-
-@lru_cache(maxsize=32)
-def _noise(sigma: float, side: int = 1024) -> Float[np.ndarray, "side side"]:
-    frequency = np.square(np.fft.fftfreq(side))[:, None] + np.square(np.fft.rfftfreq(side))
-    white = np.random.default_rng(20).standard_normal((side, side))
-    smooth = np.fft.irfft2(np.fft.rfft2(white) * np.exp(-2 * np.pi**2 * sigma**2 * frequency), s=(side, side))
-    return ((smooth - smooth.mean()) / smooth.std()).astype(np.float32)
-
-
-ANGLES = 512
-
-
-@lru_cache(maxsize=128)
-def _polar(half: int) -> tuple[Float[np.ndarray, "s s"], Int[np.ndarray, "s s"]]:
-    """Distance, in pixels, and direction, in ANGLES steps, of every pixel from the middle."""
-    y, x = np.ogrid[-half : half + 1, -half : half + 1]
-    turn = np.arctan2(y, x) / (2 * np.pi)
-    return np.hypot(y, x).astype(np.float32), np.rint(turn * ANGLES).astype(np.int16) % ANGLES
-
-
-def _outline(radius: float, corners: int, sharpness: float, rng: np.random.Generator, *, length: float,
-             waves: float) -> Float[np.ndarray, " angle"]:
-    """The distance of the outline in each direction: a polygon with rounded corners and a wavy edge, of area pi radius²."""
-    angle = np.arange(ANGLES) * (2 * np.pi / ANGLES)
-    sides = (np.arange(corners) + rng.uniform(-0.28, 0.28, corners)) * (2 * np.pi / corners) + rng.uniform(0, 2 * np.pi)
-    facing = np.clip(np.cos(angle[:, None] - sides), 0, None) / rng.uniform(0.85, 1.15, corners)
-    line = np.power(facing, sharpness).sum(1) ** (-1 / sharpness)
-    around = angle - rng.uniform(0, np.pi)
-    line /= np.hypot(np.cos(around) / length, np.sin(around))
-    for wave in range(2, 8):
-        line *= 1 + waves / np.sqrt(wave - 1) * rng.normal() * np.cos(wave * angle + rng.uniform(0, 2 * np.pi)) / 1.5
-    line = np.clip(line, 0.2 * line.mean(), 1.9 * line.mean())
-    return (line * radius / np.sqrt(np.square(line).mean())).astype(np.float32)
-
-
 def _cytoplasm(kind: Squamous, mpp: float, rng: np.random.Generator) -> Plane:
     """The thickness of the cytoplasm, about 1, on a square of half side REACH around the nucleus."""
     half = int(REACH / mpp)
     radius = rng.uniform(*kind.radius) / mpp
     corners = int(rng.integers(kind.corners[0], kind.corners[1] + 1))
-    line = _outline(radius, corners, kind.sharpness, rng, length=rng.uniform(*kind.length),
+    line = draw_outline(radius, corners, kind.sharpness, rng, length=rng.uniform(*kind.length),
                     waves=0.09 if kind.decayed else 0.03)
+    line = warped(line, rng) if kind.warped else line
     reach = min(half - 1 - int(0.22 * radius), int(line.max()) + 3)
     shift = np.clip(np.rint(rng.normal(0, 0.1, 2) * radius).astype(int), -int(0.22 * radius), int(0.22 * radius))
-    distance, direction = _polar(half)
+    distance, direction = polar(half)
     inner = np.s_[half - reach : half + reach + 1, half - reach : half + reach + 1]
     distance, limit = distance[inner], line[direction[inner]]
     depth = (limit - distance) * mpp
@@ -278,14 +237,35 @@ def _nuclei(kind: Squamous, mpp: float, rng: np.random.Generator) -> Plane:
 
 def _nucleus(kind: Squamous, radius: float, darkness: float, mpp: float, rng: np.random.Generator) -> Plane:
     half = int(1.7 * radius) + 3
-    line = _outline(radius, 9, 4.0, rng, length=rng.uniform(1.02, 1.3), waves=rng.uniform(*kind.irregularity))
-    distance, direction = _polar(half)
+    line = draw_outline(radius, 9, 4.0, rng, length=rng.uniform(1.02, 1.3), waves=rng.uniform(*kind.irregularity))
+    distance, direction = polar(half)
     depth = (line[direction] - distance) * mpp
     inside = np.clip(depth / 0.4 + 0.5, 0, 1)
     grain = texture(kind.coarseness, mpp, depth.shape, rng)
     clumps = np.clip(grain, -0.9, 1.6) * kind.chromatin
     membrane = (0.0 if kind.decayed else 0.30) * np.exp(-np.square((depth - 0.35) / 0.45))
-    return (darkness * inside * np.clip(0.9 + clumps + membrane, 0.15, 2.0)).astype(np.float32)
+    density = darkness * inside * np.clip(0.9 + clumps + membrane, 0.15, 2.0)
+    if kind.even:
+        taken = (1 - np.exp(-darkness * inside * (0.9 + membrane))).sum()
+        for _ in range(4):  # light is not linear in density
+            density = density * (taken / (1 - np.exp(-density)).sum())
+    return density.astype(np.float32)
+
+
+def _included(nucleus: Plane, thickness: Float[np.ndarray, "whole whole"], radius: float, mpp: float,
+              rng: np.random.Generator, *, hollow: bool) -> tuple[Plane, Float[np.ndarray, "whole whole"]]:
+    """Both with a small round body, and a clearing around it, where there is cytoplasm and no nucleus."""
+    half, middle = len(nucleus) // 2, len(thickness) // 2
+    inner = np.s_[middle - half : middle + half + 1, middle - half : middle + half + 1]
+    near = (radius + 1.2) / mpp / 2
+    taken = sum(gaussian_filter(used.astype(np.float32), near, truncate=3) for used in (thickness[inner] < 0.3, nucleus > 0.05))
+    places = np.argwhere(taken <= max(0.04, taken.min()))
+    row, column = places[rng.integers(len(places))] - half + rng.uniform(-0.5, 0.5, 2)
+    away = np.hypot(*np.ogrid[-half - row : half + 1 - row, -half - column : half + 1 - column]) * mpp
+    clear = np.ones_like(thickness)
+    clear[inner] -= rng.uniform(0.45, 0.75) * np.clip((radius + 0.9 - away) / max(mpp, 0.6) + 0.5, 0, 1)
+    body = rng.uniform(0.6, 0.95) * np.clip((radius - away) / max(mpp, 0.5) + 0.5, 0, 1)
+    return nucleus + (0 if hollow else 1) * body.astype(np.float32), thickness * clear
 
 
 def _disc(square: Plane, centre: Float[np.ndarray, "2"], radius: float, amount: float, mpp: float) -> None:
@@ -305,6 +285,7 @@ def _colour(kind: Squamous, optics: Optics, rng: np.random.Generator) -> Float[n
     warm = rng.random() < kind.orange
     mix = rng.dirichlet([0.3, 5.0, 1.0, 0.2] if not warm else rng.choice([[0.2, 0.4, 5.0, 1.0], [0.2, 0.2, 1.5, 5.0]]))
     mix = 0.9 * mix + np.array([0.1, 0.0, 0.0, 0.0])
+    mix = mix if kind.tint is None else rng.dirichlet(kind.tint)
     dense = 1.7 if sum(kind.radius) < 28 else 1.0
     return dense * rng.lognormal(np.log(0.27), 0.32) * (mix @ optics.dyes)
 

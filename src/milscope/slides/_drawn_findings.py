@@ -7,7 +7,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.ndimage import gaussian_filter
 
-from milscope.slides._drawn_cells import KINDS, WINDOW, Density, Optics, Plane, draw_squamous, texture
+from milscope.slides._drawn_cells import KINDS, WINDOW, Density, Optics, Plane, draw_squamous
+from milscope.slides._drawn_shapes import texture
 from milscope.types import Microns
 
 HALF: Microns = Microns(58.0)
