@@ -12,8 +12,8 @@ LAYERS = [
     "checkpoints", "schedule", "devices", "augment", "distributed", "encoders", "objectives", "surgery", "telemetry", "learner",
     "samplers", "recompute", "aggregators", "fitting", "candidates", "cohorts",
     "metrics", "validation", "models", "training", "memory", "curves", "comparison", "truth", "ranking",
-    "synth", "tile", "check", "pretrain", "encode", "train", "distill", "extend", "endtoend", "predict", "seek", "crossvalidate",
-    "retrieve", "evaluate", "export", "report", "compare",
+    "synth", "tile", "check", "pretrain", "encode", "train", "distill", "extend", "endtoend", "predict", "seek",
+    "crossvalidate", "retrieve", "evaluate", "export", "report", "compare",
     "recipes", "benchmark", "flags", "benchmark_cli", "cli", "__main__",
 ]
 SLOW = {"torch", "timm", "sklearn", "matplotlib", "pandas", "scipy"}

@@ -95,7 +95,8 @@ class _Job(NamedTuple):
         if target.exists():
             return
         plan, mpp = self.plan(), MicronsPerPixel(self.config.mpp)
-        image = render_smear(plan, mpp, np.random.SeedSequence(self.config.seed, spawn_key=(self.index, 1)))
+        image = render_smear(plan, mpp, np.random.SeedSequence(self.config.seed, spawn_key=(self.index, 1)),
+                             self.config.spread)
         if not self.config.crops:
             write_pyramid(target, image, mpp)
             return
@@ -117,6 +118,7 @@ def _check(config: SynthConfig) -> None:
         ("rate", 0 < config.rate <= 1, "above 0 and at most 1"),
         ("candida", 0 <= config.candida < 1, "0, for none, or more, and below 1"),
         ("clue", 0 <= config.clue < 1, "0, for none, or more, and below 1"),
+        ("spread", 0 <= config.spread <= 2, "from 0 to 2"),
         ("mpp", 0.1 <= config.mpp <= 2, "from 0.1 to 2 microns per pixel"),
         ("seed", config.seed >= 0, "0 or more"),
         ("workers", config.workers >= 0, "0, for one per core, or more"),

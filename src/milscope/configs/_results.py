@@ -6,7 +6,7 @@ from milscope.configs._learning import EncodeConfig
 from milscope.configs._setting import as_in, setting
 from milscope.configs._slides import TileConfig
 
-LEARNED = ("mahalanobis", "neighbours", "svdd", "density", "pu", "selfpaced")
+LEARNED = ("seek", "local", "mahalanobis", "neighbours", "svdd", "density", "pu", "selfpaced")
 """The rankings that `seek` learns from slide labels."""
 
 

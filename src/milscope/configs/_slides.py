@@ -19,6 +19,8 @@ class SynthConfig:
                            "inclusion, size of the nucleus, chromatin, outline or colour of the cell; mixed: any of these",
                            choices=("squamous", "inclusion", "nucleus", "chromatin", "outline", "colour", "mixed"))
     alone: bool = setting(False, "every cell in a square of 48 microns of its own: no crop shows a neighbour")
+    spread: float = setting(1.0, "how much stain and light differ from slide to slide; 0: not at all, for slides drawn anew "
+                            "from the cells of many")
     mpp: float = setting(0.5, "scale of the rendered slides, microns per pixel")
     seed: int = setting(0, "same seed, same slides")
     crops: bool = setting(False, "write a folder of cell crops per slide instead of slide images")

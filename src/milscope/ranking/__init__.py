@@ -17,10 +17,12 @@ from milscope.ranking._seen import Learned, Seen
 from milscope.types import refuse
 
 if TYPE_CHECKING:
+    from milscope.ranking._classifier import Classify, fit_classifier
     from milscope.ranking._crossfit import Lesson, Scorer, cross_fitted
     from milscope.ranking._learned import LEARNED, ON_FEATURES, ON_PIXELS
 
 import_on_use(__name__, {  # these need scikit-learn and torch, which those who read columns do not
+    **dict.fromkeys(("Classify", "fit_classifier"), "milscope.ranking._classifier"),
     **dict.fromkeys(("Lesson", "Scorer", "cross_fitted"), "milscope.ranking._crossfit"),
     **dict.fromkeys(("LEARNED", "ON_FEATURES", "ON_PIXELS"), "milscope.ranking._learned"),
 })
@@ -58,6 +60,7 @@ __all__ = [
     "ON_FEATURES",
     "ON_PIXELS",
     "RANKINGS",
+    "Classify",
     "Learned",
     "Lesson",
     "Ranking",
@@ -67,6 +70,7 @@ __all__ = [
     "cross_fitted",
     "evidence",
     "find_ranking",
+    "fit_classifier",
     "gradient",
     "order",
     "other_tasks",

@@ -82,7 +82,8 @@ def plan_smear(cells: int, witnesses: int, mpp: MicronsPerPixel, seed: np.random
     return SmearPlan(side, places, [str(kinds[i]) for i in order], [bool(i < witnesses) for i in order], small, half)
 
 
-def render_smear(plan: SmearPlan, mpp: MicronsPerPixel, seed: np.random.SeedSequence) -> UInt8[np.ndarray, "side side 3"]:
+def render_smear(plan: SmearPlan, mpp: MicronsPerPixel, seed: np.random.SeedSequence,
+                 spread: float = 1.0) -> UInt8[np.ndarray, "side side 3"]:
     """The image of a planned slide; stain, focus, light and dirt are drawn without regard to what cells it holds.
 
     Takes about 30 bytes of memory per pixel.
@@ -91,10 +92,11 @@ def render_smear(plan: SmearPlan, mpp: MicronsPerPixel, seed: np.random.SeedSequ
         plan: Where everything lies.
         mpp: Scale of the slide, microns per pixel.
         seed: Same plan and seed, same image.
+        spread: How much stain and light differ from slide to slide.
     """
     slide_rng = np.random.default_rng(seed)
     cell_rng = np.random.default_rng(slide_rng.integers(2**63))
-    optics = _optics(mpp, slide_rng)
+    optics = _optics(mpp, slide_rng, spread)
     density = np.zeros((3, plan.side, plan.side), np.float32)
     _soil(density, optics, slide_rng, plan)
     for place, kind in zip(plan.places, plan.kinds, strict=True):
@@ -106,7 +108,7 @@ def render_smear(plan: SmearPlan, mpp: MicronsPerPixel, seed: np.random.SeedSequ
             _lay(own, drawn, plan.half + aside)
         else:
             _lay(density, drawn, place + aside)
-    return _light(density, slide_rng)
+    return _light(density, slide_rng, spread)
 
 
 def _drawn(kind: str, optics: Optics, rng: np.random.Generator, *, small: bool) -> Float[np.ndarray, "3 s s"]:
@@ -155,8 +157,8 @@ def _grid(cells: int, half: int, mpp: MicronsPerPixel) -> Int[np.ndarray, "cell 
     return int(np.ceil(MARGIN / mpp)) + half + 2 * half * np.stack(np.divmod(np.arange(cells), row)[::-1], 1)
 
 
-def _optics(mpp: MicronsPerPixel, rng: np.random.Generator) -> Optics:
-    dyes = np.array(list(DYES.values())) * rng.lognormal(0, 0.14, (4, 1)) * rng.lognormal(0, 0.08, (4, 3))
+def _optics(mpp: MicronsPerPixel, rng: np.random.Generator, spread: float) -> Optics:
+    dyes = np.array(list(DYES.values())) * rng.lognormal(0, 0.14 * spread, (4, 1)) * rng.lognormal(0, 0.08 * spread, (4, 3))
     return Optics(mpp, dyes.astype(np.float32), Microns(float(rng.uniform(0.2, 0.55))))
 
 
@@ -187,10 +189,11 @@ def _lay(density: Float[np.ndarray, "3 side side"], drawn: Float[np.ndarray, "3 
     density[:, top:bottom, left:right] += drawn[:, start_y : start_y + bottom - top, start_x : start_x + right - left]
 
 
-def _light(density: Float[np.ndarray, "3 side side"], rng: np.random.Generator) -> UInt8[np.ndarray, "side side 3"]:
+def _light(density: Float[np.ndarray, "3 side side"], rng: np.random.Generator, spread: float
+           ) -> UInt8[np.ndarray, "side side 3"]:
     """What the camera sees: light dimmed by the density, uneven illumination, tint of the glass, noise."""
     side = density.shape[1]
-    white = rng.uniform(234, 250) - rng.uniform(0, 7, 3)
+    white = rng.uniform(242 - 8 * spread, 242 + 8 * spread) - rng.uniform(0, 7 * spread, 3)
     tilt, noise = rng.normal(0, 0.015, 2), rng.uniform(1.2, 3.0)
     across = np.linspace(-1, 1, side, dtype=np.float32)
     image = np.empty((side, side, 3), np.uint8)

@@ -22,7 +22,8 @@ def run(tmp_path):
 
 
 def sought(run):
-    with Stage(run / "seek", "scores", SeekConfig(rankings=("density",), threshold=0.25), {"cells": "0"}, ["P002", "P003"]) as stage:
+    config = SeekConfig(rankings=("density",), threshold=0.25)
+    with Stage(run / "seek", "scores", config, {"cells": "0"}, ["P002", "P003"]) as stage:
         shutil.copy(run / "predict" / "slides.csv", stage.work / "slides.csv")
         stage.summary.update(task="abnormal", threshold=0.25, rankings=["density"], learned=4, validation_auc=0.75,
                              warnings=["the highest cells tell nothing"])
