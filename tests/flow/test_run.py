@@ -109,7 +109,7 @@ def test_a_finished_run_is_skipped(finished: Path, rendered: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
-@pytest.mark.parametrize("stage", ["tile", "pretrain", "encode", "train", "predict", "retrieve"])
+@pytest.mark.parametrize("stage", ["tile", "pretrain", "predict"])
 def test_a_killed_run_goes_on_and_ends_the_same(stage: str, finished: Path, rendered: Path, tmp_path: Path) -> None:
     """SIGKILL as soon as the stage has begun to write; then the same command again."""
     arguments = (rendered / "slides.csv", tmp_path / "run", "--cells", str(rendered / "cells.csv"),
@@ -153,7 +153,6 @@ def test_encoder_and_slide_model_together_and_slides_never_seen(rendered: Path, 
     assert "How far like cells share their attention" in page
     assert len(pd.read_csv(tmp_path / "run/endtoend/log.csv")) == 2
     assert "abmilx" in milscope("info", tmp_path / "run/endtoend").stdout
-    assert run(*arguments).stdout.count("(done before)") == len(JOINT)
     fresh = pd.read_csv(rendered / "slides.csv")[["slide", "file"]].head(2)
     fresh.assign(file=[str(rendered / file) for file in fresh["file"]]).to_csv(tmp_path / "new.csv", index=False)
     again = milscope("predict", tmp_path / "run/endtoend/model", tmp_path / "new.csv", "--cells", rendered / "cells.csv",

@@ -55,7 +55,7 @@ def fit_classifier(pixels: UInt8[np.ndarray, "cell side side 3"], target: Float[
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = _Network().to(device).to(memory_format=torch.channels_last)
+        network = _Network().to(device, memory_format=torch.channels_last)  # ty: ignore[no-matching-overload]
         views = Views(pixels.shape[1] * 7 // 8, colour=0.15, stain=0.15, resize=0.2)
         optimizer = torch.optim.AdamW(network.parameters(), 2e-3, weight_decay=1e-2)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps, pct_start=0.2)
