@@ -73,6 +73,11 @@ def check_seen(seen: Seen, *, positives: bool) -> None:
     """Refuses what no ranking on features can learn from."""
     if not seen.features.shape[1]:
         raise refuse("features", "given for rankings that learn from them", "none", "Encode the cells and give `--features`.")
+    check_slides(seen, positives=positives)
+
+
+def check_slides(seen: Seen, *, positives: bool) -> None:
+    """Refuses too few slides to learn from."""
     for label, kind in ((0, "normal"), (1, "positive")):
         found = int((seen.label == label).sum())
         if found < 2 and (positives or label == 0):

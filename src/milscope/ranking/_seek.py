@@ -8,7 +8,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 
 from milscope.progress import progress
-from milscope.ranking._crossfit import Lesson, Scorer, cross_fitted
+from milscope.ranking._crossfit import Lesson, Scorer, check_slides, cross_fitted
 from milscope.ranking._measures import measure_cells
 from milscope.ranking._seen import Seen
 from milscope.ranking._tails import gain, surprise
@@ -43,6 +43,7 @@ def seek(seen: Seen) -> Float[np.ndarray, " cell"]:
     Source:
         Ours. What else was tried stands in docs/experiments.md.
     """
+    check_slides(seen, positives=True)
     groups = dict(measure_cells(seen.pixels))
     groups["all"] = np.concatenate(list(groups.values()), 1)
     known = ~np.isnan(seen.label)[seen.slide]
