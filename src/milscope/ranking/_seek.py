@@ -53,8 +53,13 @@ def seek(seen: Seen) -> Float[np.ndarray, " cell"]:
             scores.append(surprise(score, score[seen.normal]))
             gains.append(gain(score[known], seen.slide[known], seen.label == 1))
             advance(1)
-    weights = np.exp((np.array(gains) - max(gains)) / NATS)
-    return np.stack(scores, 1) @ (weights / weights.sum())
+    return np.stack(scores, 1) @ shares(np.array(gains))
+
+
+def shares(gains: Float[np.ndarray, " view"]) -> Float[np.ndarray, " view"]:
+    """How much each view counts, 1 in all; `NATS` more gain count e times as much."""
+    weights = np.exp((gains - gains.max()) / NATS)
+    return weights / weights.sum()
 
 
 def _views(seen: Seen, groups: Mapping[str, Float[np.ndarray, "cell _"]]) -> Iterator[Float[np.ndarray, " cell"]]:

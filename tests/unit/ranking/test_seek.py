@@ -3,6 +3,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from milscope.ranking import LEARNED, Seen
+from milscope.ranking._seek import NATS, shares
 from milscope.types import InputError
 
 SLIDES, CELLS, SIDE = 10, 30, 32
@@ -60,3 +61,10 @@ def test_one_class_alone_is_refused(name, seen):
     given, _ = seen
     with pytest.raises(InputError, match="normal one"):
         LEARNED[name](given._replace(label=np.ones(SLIDES)))
+
+
+def test_views_count_by_their_gain():
+    found = shares(np.array([400.0, 400.0 - NATS, 0.0]))
+    assert found.sum() == pytest.approx(1)
+    assert found[0] / found[1] == pytest.approx(np.e)
+    assert found[2] < 1e-12

@@ -46,9 +46,10 @@ def test_chance_gains_little():
     assert np.mean(gains) < 2
 
 
-def test_one_odd_normal_slide_makes_all_less_sure():
-    scores = np.random.default_rng(1).random(800)
-    scores[POSITIVE[SLIDE] & (np.arange(800) % 100 < 8)] += 10
-    odd = scores.copy()
-    odd[(SLIDE == 6) & (np.arange(800) % 100 < 20)] += 10
-    assert gain(odd, SLIDE, POSITIVE) < gain(scores, SLIDE, POSITIVE) / 4
+def test_highest_cells_that_crowd_one_normal_slide_make_all_less_sure():
+    scores, cell = np.random.default_rng(1).random(800), np.arange(800) % 100
+    scores[POSITIVE[SLIDE] & (cell < 8)] += 10
+    spread, crowded = scores.copy(), scores.copy()
+    spread[~POSITIVE[SLIDE] & (cell < 3)] += 10
+    crowded[(SLIDE == 6) & (cell < 12)] += 10
+    assert gain(crowded, SLIDE, POSITIVE) < 0.5 * gain(spread, SLIDE, POSITIVE)
