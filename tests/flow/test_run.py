@@ -109,7 +109,7 @@ def test_a_finished_run_is_skipped(finished: Path, rendered: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
-@pytest.mark.parametrize("stage", ["tile", "pretrain", "predict"])
+@pytest.mark.parametrize("stage", ["pretrain", "predict"])
 def test_a_killed_run_goes_on_and_ends_the_same(stage: str, finished: Path, rendered: Path, tmp_path: Path) -> None:
     """SIGKILL as soon as the stage has begun to write; then the same command again."""
     arguments = (rendered / "slides.csv", tmp_path / "run", "--cells", str(rendered / "cells.csv"),

@@ -98,7 +98,8 @@ def _radial(density: Float[np.ndarray, "cell 3 side side"]) -> np.ndarray:
     side = density.shape[-1]
     down, right = np.mgrid[:side, :side] - (side - 1) / 2
     away = np.hypot(down, right) / (side / 2) * RINGS
-    rings = [density[:, :, (away >= ring) & (away < ring + 1)] for ring in range(RINGS)]
+    within = [(away >= ring) & (away < ring + 1) for ring in range(RINGS)]
+    rings = [density[:, :, ring] for ring in within if ring.any()]  # at 8 pixels a side the innermost is empty
     return np.concatenate([part for ring in rings for part in (ring.mean(2), ring.std(2))], 1)
 
 

@@ -46,13 +46,16 @@ def seek(seen: Seen) -> Float[np.ndarray, " cell"]:
     check_slides(seen, positives=True)
     groups = dict(measure_cells(seen.pixels))
     groups["all"] = np.concatenate(list(groups.values()), 1)
-    known = ~np.isnan(seen.label)[seen.slide]
+    labelled = ~np.isnan(seen.label)
+    known, number = labelled[seen.slide], (np.cumsum(labelled) - 1)[seen.slide]
     scores, gains = [], []
     with progress("seek", len(groups) * len(LEARNERS), "views") as advance:
         for score in _views(seen, groups):
             scores.append(surprise(score, score[seen.normal]))
-            gains.append(gain(score[known], seen.slide[known], seen.label == 1))
+            gains.append(gain(score[known], number[known], seen.label[labelled] == 1))
             advance(1)
+    if not scores:  # all cells look alike
+        return np.zeros(len(seen.slide))
     return np.stack(scores, 1) @ shares(np.array(gains))
 
 

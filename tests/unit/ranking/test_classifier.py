@@ -23,6 +23,7 @@ def test_it_tells_what_it_was_told(classify):
 
 
 def test_same_seed_same_scores_and_no_trace_in_the_random_state(classify):
+    torch.rand(1)
     state = torch.random.get_rng_state()
     again = fit_classifier(CELLS, TARGET, ONE, 0, steps=25)
     np.testing.assert_array_equal(again(CELLS), classify(CELLS))
@@ -33,6 +34,14 @@ def test_a_cell_without_weight_teaches_nothing(classify):
     wrong = np.concatenate([CELLS, CELLS[:4]])
     found = fit_classifier(wrong, np.concatenate([TARGET, 1 - TARGET[:4]]), np.concatenate([ONE, np.zeros(4)]), 0, steps=25)
     np.testing.assert_allclose(found(CELLS), classify(CELLS), atol=1e-4)
+
+
+def test_how_sure_a_mark_is_counts_and_so_does_the_seed(classify):
+    unsure = fit_classifier(CELLS, 0.1 + 0.8 * TARGET, ONE, 0, steps=25)(CELLS)
+    assert unsure[TARGET == 1].min() > unsure[TARGET == 0].max()
+    assert np.ptp(unsure) < np.ptp(classify(CELLS))
+    one, other = (fit_classifier(CELLS, TARGET, ONE, seed, steps=1)(CELLS[:2]) for seed in (0, 1))
+    assert (one != other).all()
 
 
 def test_no_cells_no_scores(classify):

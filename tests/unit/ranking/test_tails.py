@@ -24,6 +24,14 @@ def test_beyond_all_normal_cells_the_tail_is_exponential_and_ends():
     assert far == pytest.approx(-np.log(TAIL) + FURTHEST)
 
 
+def test_each_score_surprises_by_itself_in_counts_of_normal_cells():
+    scores = np.array([-9.0, 0.3, 0.3, 2.0, 50.0])
+    found = surprise(scores, NORMAL)
+    np.testing.assert_array_equal(found, np.concatenate([surprise(part, NORMAL[::-1]) for part in np.split(scores, 5)]))
+    assert found[:2] == pytest.approx(-np.log((np.array([2000, (NORMAL >= 0.3).sum()]) + 0.5) / 2001))
+    assert surprise(np.array([50.0]), np.arange(100.0)) == pytest.approx(np.log(2))  # a normal cell as high counts
+
+
 def test_normal_cells_that_are_all_alike_give_finite_surprise():
     assert np.isfinite(surprise(np.array([-1.0, 0.0, 1.0]), np.zeros(50))).all()
 
