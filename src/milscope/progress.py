@@ -4,15 +4,21 @@ import os
 import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from contextvars import ContextVar
+from multiprocessing import parent_process
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+_within: ContextVar[bool] = ContextVar("within a bar", default=False)
+
 
 @contextmanager
 def progress(stage: str, total: int, unit: str, done: int = 0) -> Generator[Callable[[int], None]]:
     """A bar on standard error; gives the function that moves it on. Nothing is drawn when that is no terminal.
+
+    Of bars within bars the outermost alone is drawn, and processes of a pool draw none: they would write over it.
 
     Args:
         stage: What is being done.
@@ -22,10 +28,13 @@ def progress(stage: str, total: int, unit: str, done: int = 0) -> Generator[Call
     """
     columns = (TextColumn("{task.description:>9}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit),
                _Rate(unit), TimeRemainingColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, disable=not (sys.stderr.isatty() and speaks()), transient=True) as bar:
-        task = bar.add_task(stage, total=total, completed=done)
-        yield lambda count: bar.advance(task, count)
+    drawn = sys.stderr.isatty() and speaks() and not _within.get() and parent_process() is None
+    with Progress(*columns, console=Console(stderr=True), disable=not drawn, transient=True) as bar:
+        task, token = bar.add_task(stage, total=total, completed=done), _within.set(True)
+        try:
+            yield lambda count: bar.advance(task, count)
+        finally:
+            _within.reset(token)
 
 
 def note(stage: str, text: str) -> None:

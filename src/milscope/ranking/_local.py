@@ -5,7 +5,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch.nn import functional
 
-from milscope.ranking._bodies import cell_masks, densities, shrunk
+from milscope.ranking._bodies import cell_masks, densities, quantiles, shrunk
 from milscope.ranking._seen import Seen
 from milscope.types import refuse
 
@@ -45,15 +45,7 @@ def local(seen: Seen) -> Float[np.ndarray, " cell"]:
 
 def _spots(pixels: UInt8[np.ndarray, "cell side side 3"]) -> Float[np.ndarray, "cell spot 3"]:
     density, inner = densities(pixels), shrunk(cell_masks(pixels), 2)
-    values = np.where(inner[:, None], density, np.nan).reshape(*density.shape[:2], -1)
-    median = np.nan_to_num(_median(values))[:, :, None, None]
+    median = quantiles(density, inner)[:, :, 1, None, None]
     side = max(1, round(SPOT * pixels.shape[1] / 64))
     means = functional.avg_pool2d(torch.from_numpy(np.where(inner[:, None], density - median, 0)), side, max(1, side // 2))
     return means.flatten(2).transpose(1, 2).numpy().astype(np.float64)
-
-
-def _median(values: Float[np.ndarray, "cell 3 pixel"]) -> Float[np.ndarray, "cell 3"]:
-    """The median of what is not NaN; NaN where nothing is."""
-    ordered = np.sort(values, axis=2)  # NaN come last
-    count = np.isfinite(values).sum(2, keepdims=True)
-    return np.take_along_axis(ordered, np.maximum(count - 1, 0) // 2, axis=2)[:, :, 0]

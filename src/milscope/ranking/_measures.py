@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 from torch.nn import functional
 
-from milscope.ranking._bodies import BLACK, bodies, cell_masks, densities, outlines, shrunk
+from milscope.ranking._bodies import BLACK, bodies, cell_masks, densities, outlines, quantiles, shrunk
 
 CHUNK = 128
 """Cells measured at a time by a thread."""
@@ -58,8 +58,8 @@ def _measure(pixels: UInt8[np.ndarray, "cell side side 3"]) -> dict[str, np.ndar
 def _inside(density: Float[np.ndarray, "cell 3 side side"], region: Bool[np.ndarray, "cell side side"]
             ) -> dict[str, np.ndarray]:
     """Extremes, texture and colour of a region."""
-    quantiles = _quantiles(density, region)
-    light, middle, dark = (quantiles[:, :, place] for place in range(3))
+    found = quantiles(density, region)
+    light, middle, dark = (found[:, :, place] for place in range(3))
     own = torch.from_numpy(np.where(region[:, None], density - middle[:, :, None, None], np.float32(0)))
     maps = torch.stack([own.mean(1), own[:, 0] - own[:, 1], own[:, 2] - own[:, 1]], 1)
     inside = torch.from_numpy(region.astype(np.float32))[:, None]
@@ -101,17 +101,6 @@ def _radial(density: Float[np.ndarray, "cell 3 side side"]) -> np.ndarray:
     within = [(away >= ring) & (away < ring + 1) for ring in range(RINGS)]
     rings = [density[:, :, ring] for ring in within if ring.any()]  # at 8 pixels a side the innermost is empty
     return np.concatenate([part for ring in rings for part in (ring.mean(2), ring.std(2))], 1)
-
-
-def _quantiles(density: Float[np.ndarray, "cell 3 side side"], region: Bool[np.ndarray, "cell side side"]
-               ) -> Float[np.ndarray, "cell 3 quantile"]:
-    """The tenth, fiftieth and ninetieth hundredth of each channel in the region, of every third pixel."""
-    values = np.where(region[:, None], density, np.inf).reshape(*density.shape[:2], -1)[:, :, ::3]
-    values = np.sort(values, axis=2)
-    count = np.isfinite(values[:, :1]).sum(2, keepdims=True)
-    places = (np.array([0.1, 0.5, 0.9]) * np.maximum(count - 1, 0)).round().astype(int)
-    found = np.take_along_axis(values, np.broadcast_to(places, (*values.shape[:2], 3)), axis=2)
-    return np.where(np.isfinite(found), found, 0).astype(np.float32)
 
 
 def _mean_and_spread(density: Float[np.ndarray, "cell 3 side side"], region: Bool[np.ndarray, "cell side side"]

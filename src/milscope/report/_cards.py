@@ -61,7 +61,7 @@ def cards(run: Gathered, room: Room, advance: Callable[[int], None], task: str =
     slides = run.slides
     seen = slides["split"].isin(["train", "validation"])
     chosen = set(slides.assign(seen=seen).sort_values("seen", kind="stable").index[:room.slides])
-    routed = {} if "seek" in run.manifests else sent(run.run, slides.loc[sorted(chosen), "slide"].tolist(), task)
+    routed = sent(run.scores, slides.loc[sorted(chosen), "slide"].tolist(), task)
     rows: Iterator[Any] = iter(slides.itertuples())
     for place, row in enumerate(rows):
         if row.Index in chosen:

@@ -64,7 +64,7 @@ class Gathered(NamedTuple):
     @property
     def scores(self) -> Path:
         """Where the scores lie."""
-        return self.run / ("seek" if "seek" in self.manifests else "predict")
+        return self.run / _scoring(self.manifests)
 
     @property
     def scored(self) -> Manifest | None:
@@ -98,7 +98,7 @@ def gather(run: Path) -> Gathered:
         fingerprints["slides"] = fingerprint((run / "slides.csv").read_text(encoding="utf-8"))
     return Gathered(
         run, task, manifests,
-        slides=_slides(run, "seek" if "seek" in manifests else "predict", task),
+        slides=_slides(run, _scoring(manifests), task),
         failures=table(run / "tile" / "failures.csv"),
         metrics=_json(run / "evaluate" / "metrics.json"),
         curves=of_task(_json(run / "evaluate" / "curves.json"), task),
@@ -116,6 +116,11 @@ def gather(run: Path) -> Gathered:
 def _learned(manifests: Mapping[str, Manifest]) -> str:
     """Where the model lies that the scores came from."""
     return "endtoend/model" if "endtoend" in manifests else "distill" if "distill" in manifests else "train"
+
+
+def _scoring(manifests: Mapping[str, Manifest]) -> str:
+    """The stage that scored the slides."""
+    return "seek" if "seek" in manifests else "predict"
 
 
 def _left(manifests: Mapping[str, Manifest]) -> set[str]:

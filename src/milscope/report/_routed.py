@@ -8,6 +8,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+CELLS = "cells.parquet"
 SHOWN = 6
 """Most cells that are shown of a slide."""
 
@@ -28,29 +29,25 @@ class Sent(NamedTuple):
     share: float
 
 
-def sent(run: Path, slides: Collection[str], task: str = "") -> dict[str, Sent]:
+def sent(scores: Path, slides: Collection[str], task: str = "") -> dict[str, Sent]:
     """What is sent to the expert of a task ("": the main one), of each slide; empty if the model does not route.
 
     Args:
-        run: The run's directory.
+        scores: The directory of the run's scores; the cells lie beside it.
         slides: Which slides.
         task: Its name.
     """
-    if not slides or not routes(run, task):
+    if not slides or not routes(scores, task):
         return {}
     column = _column(task)
-    weights = pd.read_parquet(_scores(run), columns=["slide", "cell", column], filters=[("slide", "in", list(slides))])
-    return {str(slide): _of_slide(run / "tile" / f"{slide}.arrow", rows["cell"], rows[column])
+    weights = pd.read_parquet(scores / CELLS, columns=["slide", "cell", column], filters=[("slide", "in", list(slides))])
+    return {str(slide): _of_slide(scores.parent / "tile" / f"{slide}.arrow", rows["cell"], rows[column])
             for slide, rows in weights.groupby("slide", sort=False)}
 
 
-def routes(run: Path, task: str = "") -> bool:
-    """Whether the model sends cells to an expert of the task."""
-    return _scores(run).exists() and _column(task) in pq.read_schema(_scores(run)).names
-
-
-def _scores(run: Path) -> Path:
-    return run / "predict" / "cells.parquet"
+def routes(scores: Path, task: str = "") -> bool:
+    """Whether the model of these scores sends cells to an expert of the task."""
+    return (scores / CELLS).exists() and _column(task) in pq.read_schema(scores / CELLS).names
 
 
 def _column(task: str) -> str:

@@ -52,7 +52,7 @@ def sections(asked: list[Question], config: ReportConfig, advance: Callable[[int
     """The tasks; several share out the slides, and show a third less of the cells, so that the page stays of one size."""
     slides = -(-config.slides // len(asked))
     cells = config.cells if len(asked) == 1 else -(-2 * config.cells // 3)
-    routed = SHOWN * ("seek" not in asked[0].run.manifests and routes(asked[0].run.run))
+    routed = SHOWN * routes(asked[0].run.scores)
     most = budget(len(asked) * min(slides, len(asked[0].run.slides)) * (cells + routed))
     return [_section(question, Room(slides, cells, most, ROWS if question.own else None), advance) for question in asked]
 

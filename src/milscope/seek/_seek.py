@@ -16,7 +16,6 @@ from scipy.special import logit, softmax
 from milscope.configs import SeekConfig
 from milscope.operating import Band
 from milscope.predict import write_slides
-from milscope.progress import progress
 from milscope.ranking import LEARNED, ON_FEATURES, ON_PIXELS, Learned, Seen
 from milscope.seek._seen import Cohort, read_cohort, read_pixels
 from milscope.seek._tops import Tops, by_tops
@@ -103,10 +102,8 @@ def _rank_all(store: CellStore, cohort: Cohort, config: SeekConfig, learned: Map
         none = np.zeros((len(cohort.slide), 0, 0, 3), np.uint8)
         pixels = read_pixels(store, cohort, config, kept / "pixels.npy") if looks else none
         seen = Seen(pixels, cohort.features, cohort.slide, cohort.label, config.seed)
-        with progress("seek", len(todo), "rankings") as advance:
-            for name in todo:
-                _keep(kept / f"{name}.npy", {**LEARNED, **learned}[name](seen))
-                advance(1)
+        for name in todo:
+            _keep(kept / f"{name}.npy", {**LEARNED, **learned}[name](seen))
     return {name: np.load(kept / f"{name}.npy") for name in config.rankings}
 
 

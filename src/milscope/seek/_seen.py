@@ -9,10 +9,8 @@ from jaxtyping import Float, Int, UInt8
 
 from milscope.configs import SeekConfig
 from milscope.slides import labels, read_slides
-from milscope.store import CellStore, Pixels, feature_slides, read_cells, read_features
+from milscope.store import GIGABYTE, CellStore, Pixels, feature_slides, read_cells, read_features
 from milscope.types import InputError, refuse
-
-GIGABYTE = 1e9
 
 
 class Cohort(NamedTuple):

@@ -16,7 +16,7 @@ from milscope.store._manifest import (
     unwritable,
     write_text,
 )
-from milscope.store._pixels import Pixels
+from milscope.store._pixels import GIGABYTE, Pixels
 from milscope.store._sampling import HalvesSampler
 from milscope.store._windows import WHOLE, Window, decode_windows, window_cells, windows
 
@@ -34,6 +34,7 @@ import_on_use(__name__, {  # these need torch, which the workers that cut slides
 })
 
 __all__ = [
+    "GIGABYTE",
     "WHOLE",
     "Bags",
     "CellStore",

@@ -109,15 +109,15 @@ def test_a_run_of_one_task_is_one_question_in_the_words_it_had(tmp_path: Path) -
 
 
 def test_what_is_sent_to_an_expert_is_shown_by_weight(run: Path) -> None:
-    found = sent(run, ["slide-001", "slide-002"], "clue")
+    found = sent(run / "predict", ["slide-001", "slide-002"], "clue")
     assert list(found) == ["slide-001", "slide-002"]
     one = found["slide-001"]
     assert one.cells["cell"].tolist() == ["slide-001:8", "slide-001:9", "slide-001:7"]
     assert (one.count, one.every, one.share) == (3, 9, pytest.approx(1.0))
     assert one.cells["image"].map(len).min() > 0
     assert len(one.cells) <= SHOWN
-    assert sent(run, ["slide-001"])["slide-001"].cells["cell"].tolist() == ["slide-001:9"]
-    assert sent(run, ["slide-001"], "grade") == sent(run, [], "clue") == {}
+    assert sent(run / "predict", ["slide-001"])["slide-001"].cells["cell"].tolist() == ["slide-001:9"]
+    assert sent(run / "predict", ["slide-001"], "grade") == sent(run / "predict", [], "clue") == {}
 
 
 def test_the_page_has_a_part_for_each_task_with_its_cells_in_its_order(run: Path) -> None:
