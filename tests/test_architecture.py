@@ -11,10 +11,10 @@ LAYERS = [
     "slides", "store", "lineage", "card", "split", "operating", "tasks",
     "checkpoints", "schedule", "devices", "augment", "distributed", "encoders", "objectives", "surgery", "telemetry", "learner",
     "samplers", "recompute", "aggregators", "fitting", "candidates", "cohorts",
-    "metrics", "validation", "models", "training", "memory", "curves", "comparison", "truth", "ranking",
+    "metrics", "validation", "models", "training", "memory", "curves", "comparison", "truth", "verdicts", "ranking", "heat",
     "synth", "tile", "check", "pretrain", "encode", "train", "distill", "extend", "endtoend", "predict", "seek",
-    "crossvalidate", "retrieve", "evaluate", "export", "report", "compare",
-    "recipes", "benchmark", "flags", "benchmark_cli", "cli", "__main__",
+    "crossvalidate", "retrieve", "evaluate", "heatmap", "export", "export_cells", "report", "review", "compare",
+    "recipes", "benchmark", "flags", "benchmark_cli", "results_cli", "cli", "__main__",
 ]
 SLOW = {"torch", "timm", "sklearn", "matplotlib", "pandas", "scipy"}
 MODULES = sorted(SOURCE.rglob("*.py"))
@@ -79,7 +79,7 @@ def test_only_one_module_knows_torchvision() -> None:
     assert "torchvision" in (SOURCE / "encoders" / "_torchvision.py").read_text()
 
 
-@pytest.mark.parametrize("path", [*(SOURCE / f"{name}.py" for name in ("types", "lazy", "benchmark_cli", "cli", "__init__")),
+@pytest.mark.parametrize("path", [*(SOURCE / f"{name}.py" for name in ("types", "lazy", "benchmark_cli", "results_cli", "cli", "__init__")),
                                   *(SOURCE / "configs").glob("*.py")], ids=name_of)
 def test_the_command_line_starts_without_slow_libraries(path: Path) -> None:
     for module in imports(path, top_only=True):

@@ -11,6 +11,7 @@ from milscope.benchmark_cli import benchmark
 from milscope.configs import STAGES, CompareConfig, CrossvalidateConfig, ExtendConfig, SynthConfig
 from milscope.flags import PATH, assign, configured, read_toml, tell
 from milscope.progress import speaks
+from milscope.results_cli import RESULTS
 from milscope.types import InputError, refuse
 
 
@@ -239,17 +240,6 @@ def info(artifact: Path, card: bool) -> None:
 
 
 @cli.command()
-@click.argument("model", type=PATH)
-@click.option("--encoder", type=PATH, help="Its encoder, to be exported with it.")
-@click.option("--out", type=PATH, required=True, help="Directory of the ONNX files.")
-def export(model: Path, encoder: Path | None, out: Path) -> None:
-    """Write a MODEL as ONNX, checked against PyTorch (needs milscope[onnx])."""
-    from milscope.export import export as verb
-
-    tell("export", verb(model, out, encoder))
-
-
-@cli.command()
 @click.argument("cells", type=PATH)
 @click.argument("slides", type=PATH)
 @click.option("--features", type=PATH, help="Features of CELLS (`encode`), for rankings that look at them.")
@@ -288,17 +278,6 @@ def evaluate(scores: Path, ranked: Path | None, truth: Path | None, slides: Path
     tell("evaluate", verb(scores, out, ranked=ranked, truth=truth, slides=slides, config=config))
 
 
-@cli.command()
-@click.argument("run", type=PATH)
-@click.option("--out", type=PATH, help="Directory of the page.  [default: RUN/report]")
-@configured(STAGES["report"])
-def report(run: Path, out: Path | None, config: Any) -> None:  # noqa: ANN401
-    """Write the page of a RUN."""
-    from milscope.report import report as verb
-
-    tell("report", verb(run, out, config))
-
-
 @cli.command("run")
 @click.argument("slides", type=PATH)
 @click.option("--cells", type=PATH, help="Folder of cell crops per slide, or table `slide,x,y` (slide pixels).")
@@ -329,7 +308,8 @@ def run_all(slides: Path, config: Path | None, assignments: tuple[str, ...], see
     click.echo(f"Slides told apart with AUC {ran.auc:.3f} on test patients. Open {ran.page}")
 
 
-cli.add_command(benchmark)
+for command in (benchmark, *RESULTS):
+    cli.add_command(command)
 
 
 def main() -> None:

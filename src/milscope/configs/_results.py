@@ -57,12 +57,3 @@ class EvaluateConfig:
     at_specificity: float = setting(0.9, "specificity at which the sensitivity is also told")
     at_sensitivity: float = setting(0.95, "sensitivity at which the specificity is also told")
     seed: int = setting(0, "same seed, same intervals")
-
-
-@dataclass(frozen=True)
-class ReportConfig:
-    """What the page shows."""
-
-    title: str = setting("", "title of the page; empty: the name of the run")
-    slides: int = setting(60, "most slides shown with their cells")
-    cells: int = setting(24, "most cells shown per slide")
