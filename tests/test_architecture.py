@@ -16,6 +16,7 @@ LAYERS = [
     "crossvalidate", "retrieve", "evaluate", "heatmap", "export", "export_cells", "report", "review", "compare",
     "recipes", "benchmark", "flags", "benchmark_cli", "results_cli", "cli", "__main__",
 ]
+QUICK = ("types", "lazy", "benchmark_cli", "results_cli", "cli", "__init__")
 SLOW = {"torch", "timm", "sklearn", "matplotlib", "pandas", "scipy"}
 MODULES = sorted(SOURCE.rglob("*.py"))
 
@@ -79,8 +80,7 @@ def test_only_one_module_knows_torchvision() -> None:
     assert "torchvision" in (SOURCE / "encoders" / "_torchvision.py").read_text()
 
 
-@pytest.mark.parametrize("path", [*(SOURCE / f"{name}.py" for name in ("types", "lazy", "benchmark_cli", "results_cli", "cli", "__init__")),
-                                  *(SOURCE / "configs").glob("*.py")], ids=name_of)
+@pytest.mark.parametrize("path", [*(SOURCE / f"{name}.py" for name in QUICK), *(SOURCE / "configs").glob("*.py")], ids=name_of)
 def test_the_command_line_starts_without_slow_libraries(path: Path) -> None:
     for module in imports(path, top_only=True):
         assert module.split(".")[0] not in SLOW
