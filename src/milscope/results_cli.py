@@ -67,13 +67,14 @@ def export(model: Path, encoder: Path | None, out: Path) -> None:
 @click.command("export-cells")
 @click.argument("ranked", type=PATH)
 @click.option("--verdicts", type=PATH, help="Table of `milscope verdicts`; its verdicts become the classes of cells.")
+@click.option("--cells", type=PATH, help="Cells of `tile`: sizes and images of slides.  [default: tile beside RANKED]")
 @click.option("--out", type=PATH, required=True, help="Directory of the files.")
 @configured(ExportCellsConfig)
-def export_cells(ranked: Path, verdicts: Path | None, out: Path, config: Any) -> None:  # noqa: ANN401
+def export_cells(ranked: Path, verdicts: Path | None, cells: Path | None, out: Path, config: Any) -> None:  # noqa: ANN401
     """Write RANKED cells (of `retrieve`, or a run) for QuPath, TissUUmaps and others."""
     from milscope.export_cells import export_cells as verb
 
-    tell("export", verb(ranked, out, config, verdicts=verdicts))
+    tell("export", verb(ranked, out, config, verdicts=verdicts, cells=cells))
 
 
 RESULTS = (report, review, verdicts, heatmap, export, export_cells)

@@ -43,6 +43,9 @@ class RetrieveConfig:
     k: int = setting(400, "cells per slide; a smaller slide gives all it has")
     rank: str = setting("evidence", "what orders the cells", choices=(
         "evidence", "attention", "gradient", "routing", *LEARNED))
+    labels_task: str = setting("", "with verdicts on cells: the task that they are of; empty: the main one")
+    reach: int = setting(2000, "with verdicts on cells: most cells of a slide that are looked at, the first by `rank`; the "
+                         "others follow as they were")
 
 
 @dataclass(frozen=True)

@@ -2,16 +2,17 @@
 
 from dataclasses import dataclass
 
+from milscope.configs._results import LEARNED
 from milscope.configs._setting import setting
 
 
 @dataclass(frozen=True)
 class ReportConfig:
-    """What the page shows."""
+    """What the pages show."""
 
-    title: str = setting("", "title of the page; empty: the name of the run")
-    slides: int = setting(60, "most slides shown with their cells")
-    cells: int = setting(24, "most cells shown per slide")
+    title: str = setting("", "title of the pages; empty: the name of the run")
+    slides: int = setting(1000, "most slides with a page of their own; all are listed")
+    cells: int = setting(200, "most cells shown per slide")
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,10 @@ class HeatmapConfig:
     """How scores of cells become pictures of slides."""
 
     task: str = setting("", "task whose scores are drawn; empty: the main one")
-    mpp: float = setting(8.0, "resolution of the full-size picture, microns per pixel")
+    rank: str = setting("evidence", "scores that are drawn", choices=("evidence", "attention", "gradient", "routing", *LEARNED))
+    among: str = setting("slide", "cells among which a score is rare or not: of the same slide, or of all",
+                         choices=("slide", "cohort"))
+    mpp: float = setting(8.0, "resolution of the full-size picture, microns per pixel; finer for small cells and slides")
 
 
 @dataclass(frozen=True)
