@@ -109,13 +109,15 @@ def encode(cells: Path, encoder: Path, out: Path, config: Any) -> None:  # noqa:
 @cli.command()
 @click.argument("features", type=PATH)
 @click.argument("slides", type=PATH)
+@click.option("--cell-labels", type=PATH, help="Verdicts on cells (`milscope verdicts`); of training slides, they are learned.")
+@click.option("--cell-weight", type=float, default=1.0, show_default=True, help="With --cell-labels: their weight beside slides.")
 @click.option("--out", type=PATH, required=True, help="Directory of the model.")
 @configured(STAGES["train"])
-def train(features: Path, slides: Path, out: Path, config: Any) -> None:  # noqa: ANN401
+def train(features: Path, slides: Path, out: Path, config: Any, **said: Any) -> None:  # noqa: ANN401
     """Train slide models on FEATURES and keep the best on validation patients."""
     from milscope.train import train as verb
 
-    tell("train", verb(features, slides, out, config))
+    tell("train", verb(features, slides, out, config, **said))
 
 
 @cli.command()
@@ -255,13 +257,15 @@ def seek(cells: Path, slides: Path, features: Path | None, out: Path, config: An
 @cli.command()
 @click.argument("scores", type=PATH)
 @click.argument("cells", type=PATH)
+@click.option("--labels", type=PATH, help="Verdicts on some cells (`milscope verdicts`): all are ranked anew by them.")
+@click.option("--features", type=PATH, help="With --labels: features of CELLS to learn on.  [default: their pixels' measures]")
 @click.option("--out", type=PATH, required=True, help="Directory of the ranked cells.")
 @configured(STAGES["retrieve"])
-def retrieve(scores: Path, cells: Path, out: Path, config: Any) -> None:  # noqa: ANN401
+def retrieve(scores: Path, cells: Path, out: Path, config: Any, **given: Path | None) -> None:  # noqa: ANN401
     """Put the most suspicious cells of each slide in order, with their pictures."""
     from milscope.retrieve import retrieve as verb
 
-    tell("retrieve", verb(scores, cells, out, config))
+    tell("retrieve", verb(scores, cells, out, config, **given))
 
 
 @cli.command()

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypedDict
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import functional
 
 from milscope.aggregators import Aggregated, Aggregator, Targets, aggregator_class
 from milscope.checkpoints import optimizer_tensors, restore_optimizer, step_seed
@@ -19,12 +20,32 @@ from milscope.store import Bags, Scale
 from milscope.tasks import JointLoss, Questions, mean_measure, sampling_weights
 from milscope.types import refuse
 
+MARKED = 256
+"""Most judged cells a step."""
+
 
 class Slides(NamedTuple):
     """All slides there are to learn from and to choose with; their features are standardised."""
 
     bags: Bags
     targets: Float[Tensor, "slide column"]
+
+
+class Marks(NamedTuple):
+    """Single cells of the slides about which something is known, beside the slides' labels."""
+
+    cells: Bags
+    """Each as a slide of its own, standardised; a cell that was encoded several times has several rows."""
+    slide: Int[Tensor, " marked"]
+    """The number of each one's slide."""
+    target: Float[Tensor, " marked"]
+    """1 for an abnormal cell, 0 for a normal one."""
+    weight: float = 1.0
+    """Of all of them together, beside the mean loss of the slides."""
+
+    def of(self, slides: Int[Tensor, " some"]) -> Int[Tensor, " own"]:
+        """The numbers of the marked cells that lie on those slides."""
+        return torch.isin(self.slide, slides).nonzero().flatten()
 
 
 class Row(TypedDict):
@@ -55,6 +76,8 @@ class Lesson(NamedTuple):
     """A teacher beside the labels of the training slides."""
     start: Aggregator | None = None
     """The model to go on from, of which only what asks for gradients learns; None: a new one."""
+    marks: Marks | None = None
+    """Cells that were judged; those of the slides to learn from are learned from."""
 
 
 class Computer(NamedTuple):
@@ -95,7 +118,8 @@ class Computer(NamedTuple):
 class Fit:
     """One aggregator on its way: `run_epoch` until `finished`; between two epochs it can be saved and restored.
 
-    The loss is the mean of the tasks' losses plus the aggregator's penalty. Everything random in a step follows from the
+    The loss is the mean of the tasks' losses plus the aggregator's penalty, and with marked cells that of their evidence for
+    the main task: of the logit of a slide that held the cell alone. Everything random in a step follows from the
     seed, the aggregator's name, the epoch and the step. A step's slides go through in groups of at most `cells` cells,
     whose gradients are added: the same step, in bounded memory. Tasks that compare slides with each other (Cox) need all
     of a step at once.
@@ -117,6 +141,7 @@ class Fit:
         self.loss = JointLoss.of(self.questions, lesson.slides.targets[lesson.train], config.loss,
                                  weighted=config.balance == "weights")
         self.model = (self._new() if lesson.start is None else copy.deepcopy(lesson.start)).to(self.computer.device)
+        self.marked = torch.empty(0, dtype=torch.int64) if lesson.marks is None else lesson.marks.of(lesson.train)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), config.learning_rate,
                                            weight_decay=config.weight_decay)
 
@@ -187,8 +212,23 @@ class Fit:
                 loss = (self._loss(found, group, targets) + found.penalty * len(group)) / len(slides)
                 loss.backward()
                 total += loss.item()
+            if (marks := self.lesson.marks) is not None and len(self.marked) and marks.weight:
+                total += self._learn_marks(marks)
         self.optimizer.step()
         return total
+
+    def _learn_marks(self, marks: Marks) -> float:
+        """Adds the gradient of the marked cells' loss, for which both kinds count alike; at most `MARKED` of them a step."""
+        chosen = self.marked[torch.randperm(len(self.marked))[:MARKED]]
+        counts = marks.target[self.marked].long().bincount(minlength=2)
+        logits = self.computer.look(self.model, marks.cells.select(chosen)).logits.float()
+        evidence = self.questions.tasks[0].suspicion(next(self.questions.logits(logits)))
+        own = marks.target[chosen]
+        weight = len(self.marked) / (int((counts > 0).sum()) * counts[own.long()])
+        losses = functional.binary_cross_entropy_with_logits(evidence, own.to(evidence), weight.to(evidence))
+        loss = marks.weight * losses
+        loss.backward()
+        return loss.item()
 
     def _loss(self, found: Aggregated, slides: Int[Tensor, " slide"], targets: Float[Tensor, "slide column"],
               ) -> Float[Tensor, ""]:

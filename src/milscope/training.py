@@ -1,6 +1,6 @@
 """Slide models from features and labels: all members of a model, one after the other, and what follows from their answers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ from milscope.aggregators import ENSEMBLE, Aggregator, aggregator_class, restore
 from milscope.candidates import Candidates, Member, candidate_names, rows_of
 from milscope.cohorts import COHORTS, Cohort, check_classes, check_settings, parts, places
 from milscope.configs import TrainConfig
-from milscope.fitting import Computer, Lesson, Slides
+from milscope.fitting import Computer, Lesson, Marks, Slides
 from milscope.models import calibrated, operating_points, record_of, write_model
 from milscope.objectives import Guide
 from milscope.operating import Operating
@@ -59,12 +59,13 @@ class Training:
         work: Where the model and how it came to be are written.
         guide: A teacher beside the labels, with an answer for every slide that has cells.
         start: A model to go on from.
+        marks: Finds the judged cells of packed slides.
     """
 
     def __init__(self, features: Path, cohort: Cohort, config: TrainConfig, work: Path, *, guide: Guide | None = None,
-                 start: Start | None = None) -> None:
+                 start: Start | None = None, marks: Callable[[Packed], Marks] | None = None) -> None:
         self.features, self.cohort, self.config, self.work = features, cohort, config, work
-        self.guide, self.start, self.computer = guide, start, Computer.of(config)
+        self.guide, self.start, self.marks, self.computer = guide, start, marks, Computer.of(config)
 
     def run(self, origin: Manifest) -> Learned:
         """Trains, and writes how it came to be; `write` writes the model."""
@@ -77,7 +78,8 @@ class Training:
         slides = self._slides(packed, table)
         asked = questions if self.start is None else Questions((*self.start.questions.tasks, *questions.tasks))
         model = None if self.start is None else self.start.model
-        lessons = [Lesson(slides, *places(part, table["slide"]), asked, packed.scale, self.guide, model)
+        marks = None if self.marks is None else self.marks(packed)
+        lessons = [Lesson(slides, *places(part, table["slide"]), asked, packed.scale, self.guide, model, marks)
                    for part in parts(table, questions, self.config)]
         members = self._members(lessons)
         held, answers = self._answers(members, lessons, slides)

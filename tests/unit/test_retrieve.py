@@ -35,7 +35,7 @@ def images(out, slide):
 def test_the_best_k_of_each_slide_best_first_with_their_own_pixels_and_places(run, rank):
     scores, store, cells, out = run
     result = retrieve(scores, store, out, RetrieveConfig(k=5, rank=rank))
-    assert result == (out, 12, 60)
+    assert result[:3] == (out, 12, 60)
     table = ranked(out)
     assert tuple(table.columns) == COLUMNS
     for slide, rows in cells.groupby("slide"):
@@ -56,7 +56,7 @@ def test_every_other_task_has_its_own_best_cells(run, tmp_path):
     _, store, cells, out = run
     both = cells.assign(**{"attention:clue": cells["attention"], "evidence:clue": -cells["evidence"]})
     scores = write_scores(tmp_path / "both", slide_table(), both)
-    assert retrieve(scores, store, out, RetrieveConfig(k=4)) == (out, 12, 48)
+    assert retrieve(scores, store, out, RetrieveConfig(k=4))[:3] == (out, 12, 48)
     retrieve(run[0], store, tmp_path / "alone", RetrieveConfig(k=4))
     assert (out / "ranked.csv").read_bytes() == (tmp_path / "alone" / "ranked.csv").read_bytes()
     table = ranked(out / "tasks" / "clue")

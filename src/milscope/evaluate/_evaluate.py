@@ -169,6 +169,9 @@ def _rank(ranked: str | Path | None, origin: Manifest) -> str:
     manifest = read_manifest(Path(ranked), "ranked")
     if manifest.inputs.get("scores") != origin.fingerprint:
         raise refuse("ranked", "made from these scores", "cells ranked by other scores", "Run `retrieve` again.")
+    if "labels" in manifest.inputs:
+        raise refuse("ranked", "ranked without verdicts on cells", f"{ranked}, where judged cells stand as they were judged",
+                     "Measure the order before, or leave `--ranked` out.")
     return str(manifest.config["rank"])
 
 

@@ -18,11 +18,17 @@ from milscope.types import refuse
 
 if TYPE_CHECKING:
     from milscope.ranking._classifier import Classify, fit_classifier
+    from milscope.ranking._corrected import Corrector, Examples, Gain, learn_corrections, measure_gain
+    from milscope.ranking._corrections import Asked, Correction
     from milscope.ranking._crossfit import Lesson, Scorer, cross_fitted
     from milscope.ranking._learned import LEARNED, ON_FEATURES, ON_PIXELS
+    from milscope.ranking._looks import FOLDER, Looks
 
 import_on_use(__name__, {  # these need scikit-learn and torch, which those who read columns do not
     **dict.fromkeys(("Classify", "fit_classifier"), "milscope.ranking._classifier"),
+    **dict.fromkeys(("Corrector", "Examples", "Gain", "learn_corrections", "measure_gain"), "milscope.ranking._corrected"),
+    **dict.fromkeys(("Asked", "Correction"), "milscope.ranking._corrections"),
+    **dict.fromkeys(("FOLDER", "Looks"), "milscope.ranking._looks"),
     **dict.fromkeys(("Lesson", "Scorer", "cross_fitted"), "milscope.ranking._crossfit"),
     **dict.fromkeys(("LEARNED", "ON_FEATURES", "ON_PIXELS"), "milscope.ranking._learned"),
 })
@@ -56,13 +62,20 @@ def rank_scores(directory: str | Path, name: str) -> pd.DataFrame:
 
 
 __all__ = [
+    "FOLDER",
     "LEARNED",
     "ON_FEATURES",
     "ON_PIXELS",
     "RANKINGS",
+    "Asked",
     "Classify",
+    "Correction",
+    "Corrector",
+    "Examples",
+    "Gain",
     "Learned",
     "Lesson",
+    "Looks",
     "Ranking",
     "Scorer",
     "Seen",
@@ -72,6 +85,8 @@ __all__ = [
     "find_ranking",
     "fit_classifier",
     "gradient",
+    "learn_corrections",
+    "measure_gain",
     "order",
     "other_tasks",
     "rank_scores",
