@@ -126,7 +126,14 @@ def _retrieve(work: Path, table: pd.DataFrame, shape: Shape, random: np.random.G
     pd.concat(everything).to_csv(work / "ranked.csv", index=False)
 
 
-def _predict(work: Path, table: pd.DataFrame, *_: object) -> None:
+def _predict(work: Path, table: pd.DataFrame, shape: Shape, random: np.random.Generator) -> None:
+    cells = shape.cells * 5
+    place = random.uniform(0.05, 0.95, (len(table), cells, 2)) * (SIDE, SIDE * 3 // 4) if shape.places else np.nan
+    rows = np.broadcast_to(place, (len(table), cells, 2)).reshape(-1, 2)
+    slides = np.repeat(table["slide"].to_numpy(), cells)
+    pd.DataFrame({"slide": slides, "cell": [f"{slide}:{number % cells + 1}" for number, slide in enumerate(slides)],
+                  "x": rows[:, 0], "y": rows[:, 1], "width": 64.0, "height": 64.0, "attention": 1 / cells,
+                  "evidence": random.normal(size=len(rows))}).to_parquet(work / "cells.parquet")
     frame = table[["slide", "patient", "split", "label", "probability"]]
     frame = frame.assign(logit=np.log(frame["probability"] / (1 - frame["probability"])), called=frame["probability"] >= 0.5)
     frame.to_csv(work / "slides.csv", index=False)

@@ -67,6 +67,11 @@ class Gathered(NamedTuple):
         return self.run / _scoring(self.manifests)
 
     @property
+    def learned(self) -> Path:
+        """Where the model lies that the scores came from; there may be none."""
+        return self.run / _learned(self.manifests)
+
+    @property
     def scored(self) -> Manifest | None:
         """The manifest of the scores, if there are any."""
         return self.manifests.get(self.scores.name)

@@ -1,4 +1,4 @@
-"""Crops and thumbnails as part of the page."""
+"""Single pictures of a page: cells as part of its text, slides as files beside it."""
 
 import base64
 import io
@@ -9,11 +9,8 @@ from typing import NamedTuple
 
 from PIL import Image, UnidentifiedImageError
 
-PAGE_BYTES = 7_000_000
 CROP_BYTES = 4_500
-THUMBNAIL_BYTES = 40_000
 CROP_STEPS = ((320, 90), (224, 90), (160, 88), (160, 78), (128, 75), (112, 60))
-THUMBNAIL_STEPS = ((640, 82), (640, 65), (512, 60), (400, 50))
 SHOWN_AS_IS = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp"}
 BAR_LENGTHS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 
@@ -31,11 +28,6 @@ class ScaleBar(NamedTuple):
 
     microns: int
     percent: float
-
-
-def budget(crops: int) -> int:
-    """Bytes that each of so many crops may take, so that all together leave the page small."""
-    return max(CROP_BYTES, PAGE_BYTES // max(1, crops))
 
 
 def crop(image: bytes, most: int = CROP_BYTES) -> Picture | None:
@@ -57,18 +49,30 @@ def crop(image: bytes, most: int = CROP_BYTES) -> Picture | None:
         return None
 
 
-def thumbnail(path: Path) -> Picture | None:
-    """A slide's thumbnail, made smaller for the page; None if there is none."""
-    return shrunk(path, THUMBNAIL_STEPS, THUMBNAIL_BYTES)
+class Shrunk(NamedTuple):
+    """A picture's JPEG, and its width and height in that, pixels."""
+
+    data: bytes
+    width: int
+    height: int
 
 
-def shrunk(path: Path, steps: Sequence[tuple[int, int]], most: int) -> Picture | None:
-    """A picture from a file at the first of the steps that is small enough, see `_jpeg`; None if there is none."""
+def shrunk(path: Path, steps: Sequence[tuple[int, int]], most: int) -> Shrunk | None:
+    """A picture from a file at the first of the steps that is small enough, see `_jpeg`; None if there is none.
+
+    Args:
+        path: The file.
+        steps: Longer side in pixels, and quality, the largest first.
+        most: Bytes that it may take; the last step is taken even if it needs more.
+    """
     if not path.exists():
         return None
     try:
         with Image.open(path) as opened:
-            return Picture(_uri(_jpeg(opened, steps, most), "image/jpeg"), *opened.size)
+            opened.draft("RGB", (steps[0][0], steps[0][0]))
+            data = _jpeg(opened, steps, most)
+        with Image.open(io.BytesIO(data)) as made:
+            return Shrunk(data, *made.size)
     except (UnidentifiedImageError, OSError, ValueError):
         return None
 

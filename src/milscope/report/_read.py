@@ -1,16 +1,18 @@
 """What was read of every slide: its picture with the kept cells framed, and what was left out."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
 
 from milscope.report._gather import Gathered
-from milscope.report._images import Picture, shrunk
+from milscope.report._images import shrunk
 
-ALL_BYTES = 5_000_000
-ONE_BYTES = 30_000
-STEPS = ((360, 80), (300, 75), (240, 70), (200, 62), (160, 55), (128, 45))
+ALL_BYTES = 20_000_000
+"""What all of these pictures may take together."""
+ONE_BYTES = 60_000
+STEPS = ((480, 82), (420, 78), (360, 76), (300, 72), (240, 68), (200, 62), (160, 55), (128, 45))
 """Longer side in pixels, and quality: the more slides, the smaller their pictures."""
 SIGNS = {"mend": "to mend", "look": "to look at", "open": "not checked", "fine": "fine"}
 """Levels of the audit's findings in words, the gravest first."""
@@ -19,23 +21,31 @@ LISTED = 500
 
 
 class Kept(NamedTuple):
-    """A slide as it was cut: its name, the picture with kept cells framed, how many there are, and how many were left out."""
+    """A slide as it was cut: its name, the file with kept cells framed and its size, cells kept, and how many were left out."""
 
     slide: str
-    picture: Picture
+    file: str
+    width: int
+    height: int
     cells: int
     skipped: int
 
 
-def kept_pictures(run: Gathered) -> Iterator[Kept]:
-    """Every slide that was cut from an image, the fewest cells first: there is most to be seen."""
-    folder = run.run / "tile" / "kept"
+def kept_pictures(run: Gathered, folder: Path) -> Iterator[Kept]:
+    """Every slide that was cut from an image, the fewest cells first: there is most to be seen.
+
+    Args:
+        run: The run.
+        folder: Where the pictures are written, as 1.jpg, 2.jpg, ….
+    """
     slides = run.slides[run.slides["cells"].notna()].sort_values("cells", kind="stable")
     most = min(ONE_BYTES, ALL_BYTES // max(1, len(slides)))
-    for row in slides.itertuples():
-        picture = shrunk(folder / f"{row.slide}.jpg", STEPS, most)
+    for number, row in enumerate(slides.itertuples(), 1):
+        picture = shrunk(run.run / "tile" / "kept" / f"{row.slide}.jpg", STEPS, most)
         if picture:
-            yield Kept(str(row.slide), picture, int(row.cells), 0 if pd.isna(row.skipped) else int(row.skipped))
+            (folder / f"{number}.jpg").write_bytes(picture.data)
+            yield Kept(str(row.slide), f"{folder.name}/{number}.jpg", picture.width, picture.height, int(row.cells),
+                       0 if pd.isna(row.skipped) else int(row.skipped))
 
 
 class Told(NamedTuple):

@@ -1,21 +1,25 @@
-"""What the page shows of each task: charts, tables, and slides with their cells."""
+"""What the first page shows of each task: charts, tables, and the list of its slides."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from milscope.configs import ReportConfig
 from milscope.report import _charts as charts
 from milscope.report import _words as words
-from milscope.report._cards import Card, Room, cards
 from milscope.report._charts import Chart
 from milscope.report._gather import known
-from milscope.report._images import budget
 from milscope.report._questions import Question
-from milscope.report._routed import SHOWN, routes
 from milscope.report._tasks import Confused, Measured, confused, measured
 
 ROWS = 1000
-"""Slides without their cells in the list of another task than the main one."""
+"""Most slides in the list of another task than the main one."""
+
+
+class Listed(NamedTuple):
+    """One slide of the list: its row of the table, the number of its page (0: none), and the picture of its first cells."""
+
+    row: Any
+    number: int
+    strip: str
 
 
 class Section(NamedTuple):
@@ -30,7 +34,7 @@ class Section(NamedTuple):
         confused: The confusion of its classes.
         cells: Its figures of cells.
         depths: The same among the first k cells.
-        cards: Its slides.
+        listed: Its slides, in order of suspicion.
         recalls: The column of each slide's recall that the headline speaks of, if cells were judged.
         left: How many of its slides are not listed.
     """
@@ -43,18 +47,20 @@ class Section(NamedTuple):
     confused: list[Confused]
     cells: list[words.Row]
     depths: list[tuple[int, list[str]]]
-    cards: list[Card]
+    listed: list[Listed]
     recalls: list[str]
     left: int
 
 
-def sections(asked: list[Question], config: ReportConfig, advance: Callable[[int], None]) -> list[Section]:
-    """The tasks; several share out the slides, and show a third less of the cells, so that the page stays of one size."""
-    slides = -(-config.slides // len(asked))
-    cells = config.cells if len(asked) == 1 else -(-2 * config.cells // 3)
-    routed = SHOWN * routes(asked[0].run.scores)
-    most = budget(len(asked) * min(slides, len(asked[0].run.slides)) * (cells + routed))
-    return [_section(question, Room(slides, cells, most, ROWS if question.own else None), advance) for question in asked]
+def sections(asked: list[Question], numbers: Mapping[str, int], strips: Collection[str]) -> list[Section]:
+    """The tasks.
+
+    Args:
+        asked: All of the run.
+        numbers: Slide → number of its page, of those that have one.
+        strips: Names of the files beside the pages of slides.
+    """
+    return [_section(question, numbers, strips) for question in asked]
 
 
 def figures(asked: list[Question]) -> Iterator[tuple[str, str, str]]:
@@ -79,12 +85,17 @@ def figures(asked: list[Question]) -> Iterator[tuple[str, str, str]]:
                words.interval(found[1], words.percent))
 
 
-def _section(question: Question, room: Room, advance: Callable[[int], None]) -> Section:
+def _section(question: Question, numbers: Mapping[str, int], strips: Collection[str]) -> Section:
     run = question.run
-    shown = list(cards(run, room, advance, question.own))
+    listed = []
+    rows: Iterator[Any] = iter(run.slides.head(ROWS if question.own else len(run.slides)).itertuples())
+    for row in rows:
+        number = numbers.get(str(row.slide), 0)
+        strip = f"{number}-strip{question.suffix}.jpg"
+        listed.append(Listed(row, number, strip if strip in strips else ""))
     return Section(question, list(_charts(question)), run.curves.get("confusion") or {}, words.slide_rows(run),
-                   list(measured(run)), list(confused(run)), words.cell_rows(run), words.depth_rows(run), shown,
-                   _recalls(question), len(run.slides) - len(shown))
+                   list(measured(run)), list(confused(run)), words.cell_rows(run), words.depth_rows(run), listed,
+                   _recalls(question), len(run.slides) - len(listed))
 
 
 def _charts(question: Question) -> Iterator[Chart]:

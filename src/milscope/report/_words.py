@@ -158,7 +158,7 @@ def warnings(run: Gathered) -> Iterator[str]:
     pretrain = run.manifests.get("pretrain")
     if pretrain and pretrain.summary.get("collapsed"):
         yield ("Pretraining taught the encoder next to nothing: at its end two cells looked as alike as two views of one. "
-               "Either it was too short, or the encoder collapsed; the curves under “How the encoder learned” tell which.")
+               "Either it was too short, or the encoder collapsed; the curves on the page “How it was made” tell which.")
     if pretrain and pretrain.config.get("epochs") == 0 and "endtoend" not in run.manifests:
         yield "The encoder is untrained (0 passes): this run is a baseline."
     if run.metrics.get("transductive") and not any("ransductive" in said for said in told):
@@ -169,10 +169,10 @@ def warnings(run: Gathered) -> Iterator[str]:
     levels = [finding["level"] for finding in run.audit.get("findings", ())]
     if "mend" in levels or "look" in levels:
         yield (f"The audit before training found {count(levels.count('mend'), 'thing')} to mend and "
-               f"{count(levels.count('look'), 'thing')} to look at; they are listed under “What was read”.")
+               f"{count(levels.count('look'), 'thing')} to look at; they are listed under “How it was made”.")
     if len(run.failures):
         yield (f"Left out because damaged: {count(len(run.failures), 'cell or slide', 'cells or slides')}. "
-               "They are listed under “What was read”.")
+               "They are listed under “How it was made”.")
     yield from told
     for stage in ("endtoend", "encode", "train", "distill", "seek", "predict"):
         if stage in run.manifests:

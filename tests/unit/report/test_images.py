@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from milscope.report._images import PAGE_BYTES, budget, crop, scale_bar, thumbnail
+from milscope.report._images import crop, scale_bar, shrunk
 
 
 def encoded(size, kind="PNG", noise=0):
@@ -39,18 +39,26 @@ def test_a_large_or_unusual_crop_is_made_small_and_keeps_its_shape(size, kind, n
 
 def test_few_crops_may_take_more_room_than_many():
     image = encoded((150, 150), noise=20)
-    assert shown(crop(image, budget(10))) == image
-    assert len(shown(crop(image, budget(1440)))) < len(image) / 5
-    assert budget(0) == PAGE_BYTES
+    assert shown(crop(image, 700_000)) == image
+    assert len(shown(crop(image))) < len(image) / 5
+
+
+def test_a_picture_is_as_large_as_its_room_allows(tmp_path):
+    (tmp_path / "slide.png").write_bytes(encoded((800, 400), noise=60))
+    steps = ((400, 80), (200, 60), (100, 50))
+    large, small = (shrunk(tmp_path / "slide.png", steps, most) for most in (400_000, 12_000))
+    assert large[1:] == (400, 200)
+    assert small[1:] == (200, 100)
+    assert len(small.data) <= 12_000
 
 
 def test_what_cannot_be_read_is_left_out(tmp_path):
     assert crop(b"") is None
     assert crop(encoded((300, 300), noise=90)[:4000]) is None
     assert crop(encoded((300, 300), "JPEG", 90)[:4000]) is None
-    assert thumbnail(tmp_path / "none.jpg") is None
+    assert shrunk(tmp_path / "none.jpg", ((9, 9),), 9) is None
     (tmp_path / "text.jpg").write_text("no image")
-    assert thumbnail(tmp_path / "text.jpg") is None
+    assert shrunk(tmp_path / "text.jpg", ((9, 9),), 9) is None
 
 
 @pytest.mark.parametrize("mpp", [0.11, 0.25, 0.5, 1.0, 4.0])

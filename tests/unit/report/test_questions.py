@@ -8,13 +8,14 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 from tests.fake_run import cell_image, fake_run
+from tests.unit.report.test_page import pages
 
-from milscope.configs import ReportConfig
 from milscope.report._gather import Gathered, gather
-from milscope.report._page import render
 from milscope.report._questions import overview, questions, said
 from milscope.report._routed import SHOWN, sent
 from milscope.report._taught import pairs
+
+pytestmark = pytest.mark.usefixtures("plain_charts")
 
 TASKS = [{"kind": "binary", "name": "abnormal", "classes": ["negative", "positive"]},
          {"kind": "binary", "name": "clue", "classes": ["negative", "positive"]},
@@ -44,7 +45,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     point = {"threshold": -1.0, "upper": None, "sensitivity": 0.9, "guarantee": "expected", "confidence": None}
     (made / "train" / "model.json").write_text(json.dumps({
         "operating": {"clue": point}, "tasks": TASKS, "options": {"routing": True},
-        "teacher": {"validation": {"clue": {"student": 0.7, "teacher": 0.75}}}}))
+        "teacher": {"aggregator": "abmil", "model": "0123", "validation": {"clue": {"student": 0.7, "teacher": 0.75}}}}))
     two = {"negative": 2, "positive": 2}
     tasks = {"abnormal": entry("binary", two, 0.91), "clue": entry("binary", two, 0.81),
              "grade": entry("ordinal", {"NILM": 1, "LSIL": 2, "HSIL": 1}, 0.5, suspicion=figures(0.71))}
@@ -120,24 +121,29 @@ def test_what_is_sent_to_an_expert_is_shown_by_weight(run: Path) -> None:
     assert sent(run / "predict", ["slide-001"], "grade") == sent(run / "predict", [], "clue") == {}
 
 
-def test_the_page_has_a_part_for_each_task_with_its_cells_in_its_order(run: Path) -> None:
-    page = render(gather(run), ReportConfig(), lambda _: None)
-    parts = page.split('<section id="')
+def test_the_pages_have_a_part_for_each_task_with_its_cells_in_its_order(run: Path, tmp_path: Path) -> None:
+    first, _ = pages(gather(run), tmp_path / "pages")
+    parts = first.split('<section id="')
     own = next(part for part in parts if part.startswith('slides-2"'))
-    first = own.split("<article")[1]
-    assert first.count('data-rank="1"') == 3, "its mark on the slide, its picture, and its picture among those that are sent"
-    assert "Sent to the expert of clue: 3 of 9 cells; these 3 have 100" in first.replace("\N{NO-BREAK SPACE}", " ")
-    assert first.index(':9"') < first.index(':1"'), "the cell of lowest rank by the main task comes first"
     assert '<span class="chip abnormal">positive</span>' in own
     assert ">abnormal<" not in own
-    assert "Sent to the expert of abnormal: 1 of 9 cells" in next(part for part in parts if part.startswith('slides"'))
-    assert "Sent to the expert" not in next(part for part in parts if part.startswith('slides-3"'))
-    assert '<a href="#result-3">grade</a>' in page
+    assert '<a href="#result-3">grade</a>' in first
     result = next(part for part in parts if part.startswith('result-3"'))
     assert "grade: measures over 4 test slides" in result
+    assert "Operating point: positive from" in next(part for part in parts if part.startswith('result-2"'))
+    name = own.split('href="slides/')[1].split(".html#task-2")[0]
+    assert (tmp_path / "pages" / "slides" / f"{name}-strip-2.jpg").exists()
+
+    page = (tmp_path / "pages" / "slides" / f"{name}.html").read_text().replace("\N{NO-BREAK SPACE}", " ")
+    main, clue, grade = page.split('<section class="slide" id="')[1:]
+    assert clue.count('data-r="1"') == 3, "its mark on the slide, its picture, and its picture among those that are sent"
+    assert "Sent to the expert of clue: 3 of 9 cells; these 3 have 100 %" in clue
+    assert clue.index(':9"') < clue.index(':1"'), "the cell of lowest rank by the main task comes first"
+    assert "Sent to the expert of abnormal: 1 of 9 cells" in main
+    assert "Sent to the expert" not in grade
 
 
-def test_a_student_stands_beside_its_teacher(run: Path) -> None:
+def test_a_student_stands_beside_its_teacher(run: Path, tmp_path: Path) -> None:
     found = gather(run)
     assert [pair[:2] for pair in pairs(found)] == [("clue", "AUC, validation slides")]
     taught: Gathered = found._replace(taught={"tasks": {"clue": entry("binary", {}, 0.85), "abnormal": {"figures": {}}}})
@@ -146,4 +152,4 @@ def test_a_student_stands_beside_its_teacher(run: Path) -> None:
     auc = told["clue", "AUC, test slides"]
     assert (auc.teacher[0], auc.student[0], auc.more) == ("0.85", "0.81", "−0.04")
     assert told["clue", "AUC, validation slides"].more == "−0.05"
-    assert "beside its teacher" in render(taught, ReportConfig(slides=0), lambda _: None)
+    assert "beside its teacher" in pages(taught, tmp_path / "pages", slides=0)[0]

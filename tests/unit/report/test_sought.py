@@ -11,6 +11,8 @@ from milscope.report._gather import gather
 from milscope.report._words import SOUGHT, limits, ranks
 from milscope.store import Stage, read_manifest
 
+pytestmark = pytest.mark.usefixtures("plain_charts")
+
 
 @pytest.fixture
 def run(tmp_path):
@@ -35,7 +37,8 @@ def test_slides_threshold_and_warnings_are_those_of_seek(run):
     assert gathered.task == "abnormal"
     assert gathered.scored == read_manifest(run / "seek", "scores")
     assert gathered.slides["probability"].notna().all()
-    page = report(run).page.read_text()
+    pages = report(run).directory
+    page = "".join(file.read_text() for file in (*pages.glob("*.html"), pages / "slides" / "1.html"))
     assert "Calls at the threshold 0.25" in page
     assert "The highest cells tell nothing." in page
     assert "no slide model" in page

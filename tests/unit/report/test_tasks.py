@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 from tests.fake_run import fake_run
+from tests.unit.report.test_page import pages
 
-from milscope.configs import ReportConfig
 from milscope.metrics import CLASS_METRICS, ORDINAL_METRICS, REVIEW_METRICS, SLIDE_METRICS
 from milscope.report import _tasks as tasks
 from milscope.report._gather import gather
-from milscope.report._page import render
+
+pytestmark = pytest.mark.usefixtures("plain_charts")
 
 
 def figures(names, value=0.5):
@@ -54,8 +55,8 @@ def test_every_table_is_there_once_and_every_measure_has_words(run: Path):
     assert all(row.meaning and not set("{}_") & set(row.name) for table in found for row in table.rows)
 
 
-def test_the_page_shows_them_with_the_confusion_and_the_calibration(run: Path):
-    page = render(gather(run), ReportConfig(), lambda _: None)
+def test_the_page_shows_them_with_the_confusion_and_the_calibration(run: Path, tmp_path: Path):
+    page, _ = pages(gather(run), tmp_path / "pages")
     result = page.split('<section id="result"')[1].split("</section>")[0]
     for caption in ("Patients: measures over test patients", "grade: measures over 12", "death: measures over 12"):
         assert result.count(f"<caption>{caption}") == 1
@@ -69,7 +70,7 @@ def test_the_page_shows_them_with_the_confusion_and_the_calibration(run: Path):
 def test_a_run_without_tasks_tells_nothing_more(tmp_path: Path):
     gathered = gather(fake_run(tmp_path / "run"))
     assert list(tasks.measured(gathered)) == list(tasks.confused(gathered)) == []
-    assert "Believing" not in render(gathered, ReportConfig(), lambda _: None)
+    assert "Believing" not in pages(gathered, tmp_path / "pages")[0]
 
 
 def test_a_review_band_that_left_nothing_to_a_person_is_not_told(tmp_path: Path):
