@@ -109,8 +109,8 @@ def encode(cells: Path, encoder: Path, out: Path, config: Any) -> None:  # noqa:
 @cli.command()
 @click.argument("features", type=PATH)
 @click.argument("slides", type=PATH)
-@click.option("--cell-labels", type=PATH, help="Verdicts on cells (`milscope verdicts`); of training slides, they are learned.")
-@click.option("--cell-weight", type=float, default=1.0, show_default=True, help="With --cell-labels: their weight beside slides.")
+@click.option("--cell-labels", type=PATH, help="Verdicts on cells (`milscope verdicts`); those of training slides are learned.")
+@click.option("--cell-weight", type=float, default=1.0, show_default=True, help="Their weight beside the slides.")
 @click.option("--out", type=PATH, required=True, help="Directory of the model.")
 @configured(STAGES["train"])
 def train(features: Path, slides: Path, out: Path, config: Any, **said: Any) -> None:  # noqa: ANN401
