@@ -11,7 +11,7 @@ LAYERS = [
     "slides", "store", "lineage", "card", "split", "operating", "tasks",
     "checkpoints", "schedule", "devices", "augment", "distributed", "encoders", "objectives", "surgery", "telemetry", "learner",
     "samplers", "recompute", "aggregators", "fitting", "candidates", "cohorts",
-    "metrics", "validation", "models", "training", "memory", "curves", "comparison", "truth", "verdicts", "ranking", "heat",
+    "metrics", "validation", "models", "training", "memory", "curves", "comparison", "truth", "judged", "ranking", "heat",
     "synth", "tile", "check", "pretrain", "encode", "train", "distill", "extend", "endtoend", "predict", "seek",
     "crossvalidate", "retrieve", "evaluate", "heatmap", "export", "export_cells", "report", "review", "compare",
     "recipes", "benchmark", "flags", "benchmark_cli", "results_cli", "cli", "__main__",

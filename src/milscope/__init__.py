@@ -33,16 +33,20 @@ from milscope.configs import (
     EncodeConfig,
     EndToEndConfig,
     EvaluateConfig,
+    ExportCellsConfig,
     ExtendConfig,
+    HeatmapConfig,
     PredictConfig,
     PretrainConfig,
     ReportConfig,
     RetrieveConfig,
+    ReviewConfig,
     SeekConfig,
     SplitConfig,
     SynthConfig,
     TileConfig,
     TrainConfig,
+    VerdictsConfig,
 )
 from milscope.lazy import import_on_use
 from milscope.types import InputError
@@ -54,13 +58,16 @@ if TYPE_CHECKING:
     from milscope.encoders import load_encoder
     from milscope.endtoend import endtoend
     from milscope.evaluate import evaluate
+    from milscope.export_cells import export_cells
     from milscope.extend import extend
+    from milscope.heatmap import heatmap
     from milscope.models import load_model
     from milscope.predict import predict
     from milscope.pretrain import pretrain
     from milscope.recipes import run
     from milscope.report import report
     from milscope.retrieve import retrieve
+    from milscope.review import review, verdicts
     from milscope.seek import seek
     from milscope.slides import read_slides
     from milscope.split import split
@@ -71,13 +78,14 @@ if TYPE_CHECKING:
 
 import_on_use(__name__, {
     **{verb: f"milscope.{verb}" for verb in (
-        "check", "distill", "encode", "endtoend", "evaluate", "extend", "predict", "pretrain", "report", "retrieve", "seek",
-        "split", "synth", "tile", "train")},
+        "check", "distill", "encode", "endtoend", "evaluate", "export_cells", "extend", "heatmap", "predict", "pretrain",
+        "report", "retrieve", "review", "seek", "split", "synth", "tile", "train")},
     "CellStore": "milscope.store",
     "load_encoder": "milscope.encoders",
     "load_model": "milscope.models",
     "read_slides": "milscope.slides",
     "run": "milscope.recipes",
+    "verdicts": "milscope.review",
 })
 
 __all__ = [
@@ -87,23 +95,29 @@ __all__ = [
     "EncodeConfig",
     "EndToEndConfig",
     "EvaluateConfig",
+    "ExportCellsConfig",
     "ExtendConfig",
+    "HeatmapConfig",
     "InputError",
     "PredictConfig",
     "PretrainConfig",
     "ReportConfig",
     "RetrieveConfig",
+    "ReviewConfig",
     "SeekConfig",
     "SplitConfig",
     "SynthConfig",
     "TileConfig",
     "TrainConfig",
+    "VerdictsConfig",
     "check",
     "distill",
     "encode",
     "endtoend",
     "evaluate",
+    "export_cells",
     "extend",
+    "heatmap",
     "load_encoder",
     "load_model",
     "predict",
@@ -111,10 +125,12 @@ __all__ = [
     "read_slides",
     "report",
     "retrieve",
+    "review",
     "run",
     "seek",
     "split",
     "synth",
     "tile",
     "train",
+    "verdicts",
 ]

@@ -1,0 +1,47 @@
+"""The scores of all cells of one slide, ranked or not."""
+
+from functools import lru_cache
+from pathlib import Path
+
+import pandas as pd
+import pyarrow.parquet as pq
+
+from milscope.ranking import find_ranking, scores_of
+from milscope.review._run import Asked, ReviewedRun
+
+_COLUMNS = ["slide", "cell", "x", "y", "width", "height", "score"]
+
+
+def scored_cells(run: ReviewedRun, slide: str, task: Asked) -> pd.DataFrame:
+    """The cells of a slide (slide, cell, x, y, width, height, score), by the ranking of the run; none without scores.
+
+    Args:
+        run: The run.
+        slide: Its name.
+        task: By which task.
+
+    Raises:
+        InputError: If the scores do not hold the ranking.
+    """
+    path = run.scores / "cells.parquet"
+    if not path.exists():
+        return pd.DataFrame(columns=_COLUMNS)
+    groups = _groups(path, path.stat().st_mtime_ns).get(slide, [])
+    with pq.ParquetFile(path) as file:
+        cells = file.read_row_groups(groups).to_pandas()
+    cells = cells[cells["slide"] == slide]
+    if not len(cells):
+        return pd.DataFrame(columns=_COLUMNS)
+    score = find_ranking(run.rank)(scores_of(cells, "" if task.main else task.name))
+    return cells.assign(score=score)[_COLUMNS]
+
+
+@lru_cache(8)
+def _groups(path: Path, _: int) -> dict[str, list[int]]:
+    """In which row groups the cells of each slide lie."""
+    found: dict[str, list[int]] = {}
+    with pq.ParquetFile(path) as file:
+        for group in range(file.num_row_groups):
+            for slide in file.read_row_group(group, columns=["slide"])["slide"].unique().to_pylist():
+                found.setdefault(slide, []).append(group)
+    return found
