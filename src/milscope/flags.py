@@ -21,7 +21,8 @@ SHOWN = {"slides": "{:,} slides", "cells": "{:,} cells", "features": "{:,} featu
          "epochs": "{} epochs", "contrast_over_chance": "contrast {:.2f} of chance", "aggregator": "{}",
          "validation_loss": "validation loss {:.3f}", "validation_auc": "validation AUC {:.3f}",
          "teacher_auc": "the teacher's {:.3f}", "moved": "old logits moved by {:.3g}", "memory": "{}",
-         "results": "{:,} results", "positives": "{:,} called positive", "auc": "test AUC {:.3f}", "page": "{}", "gain": "{}"}
+         "results": "{:,} results", "positives": "{:,} called positive", "auc": "test AUC {:.3f}", "page": "{}", "gain": "{}",
+         "trust": "{}"}
 
 
 def configured(config_class: type[Any]) -> Callable[[Callable], Callable]:

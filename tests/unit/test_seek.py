@@ -15,6 +15,7 @@ from milscope.evaluate import evaluate
 from milscope.retrieve import retrieve
 from milscope.seek import seek
 from milscope.seek._tops import _parts, by_tops
+from milscope.seek._trust import trust
 from milscope.slides import Cell
 from milscope.store import CellWriter, Stage
 from milscope.types import InputError
@@ -175,6 +176,32 @@ def test_a_ranking_that_tells_nothing_is_warned_of(given, tmp_path, monkeypatch)
     monkeypatch.setattr(module, "LEARNED", {"pu": lambda seen: np.random.default_rng(5).normal(size=len(seen.slide))})
     found = seek(store, simulated.table, tmp_path / "seek", SeekConfig(rankings=("pu",)), features=simulated.directory)
     assert "do not tell the slides to learn from apart" in found.warnings[0]
+    assert "not borne out by the labels" in found.trust
+    assert found.warnings[1].startswith(found.trust)
+
+
+def test_an_order_is_borne_out_where_the_first_cells_of_positive_slides_differ_from_those_of_normal_ones():
+    random, slide = np.random.default_rng(0), np.repeat(np.arange(12), 50)
+    label = np.array([0.0] * 5 + [1.0] * 5 + [np.nan] * 2)
+    noise = random.normal(size=600)
+    few = (np.arange(600) % 50 < 4) & (label[slide] == 1)
+    found = trust({"right": noise + 9 * few, "noise": noise, "unread": noise + 99 * np.isnan(label[slide])}, slide, label)
+    assert found.borne["right"] == {"nats": pytest.approx(20 * np.log(2)), "cells": 20, "positive": 20, "chance": 10}
+    assert found.borne["noise"] == found.borne["unread"], "slides without a label say nothing"
+    assert found.borne["noise"]["nats"] < 5
+    assert [each.startswith(f"order by {name}") for each, name in zip(found.warnings(), ("noise", "unread"), strict=True)]
+    assert "20 are on positive slides, 10 by chance" in found.told("right")
+
+
+def test_two_orders_are_compared_by_the_first_cells_of_positive_slides():
+    slide, label = np.repeat(np.arange(4), 40), np.array([0.0, 0.0, 1.0, 1.0])
+    up = np.tile(np.arange(40.0), 4)
+    half = np.where(np.arange(160) % 40 < 35, up, -1)  # of the first ten five are others
+    [same] = trust({"a": up, "b": 2 * up}, slide, label).agreement
+    assert same == {"first": "a", "second": "b", "shared": 10, "of": 10, "chance": 2.5}
+    assert trust({"a": up, "b": half}, slide, label).agreement[0]["shared"] == 5
+    assert trust({"a": up, "b": -up}, slide, label).agreement[0]["shared"] == 0
+    assert trust({"a": up}, slide, label).agreement == []
 
 
 def slides_of(random, label, *, shift, count=100):

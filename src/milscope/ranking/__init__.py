@@ -14,6 +14,7 @@ from milscope.ranking._gradient import gradient
 from milscope.ranking._routing import routing
 from milscope.ranking._scores import Ranking, order, other_tasks, rank_slides, scores_of
 from milscope.ranking._seen import Learned, Seen
+from milscope.ranking._tails import Excess, excess
 from milscope.types import refuse
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ __all__ = [
     "Correction",
     "Corrector",
     "Examples",
+    "Excess",
     "Gain",
     "Learned",
     "Lesson",
@@ -82,6 +84,7 @@ __all__ = [
     "attention",
     "cross_fitted",
     "evidence",
+    "excess",
     "find_ranking",
     "fit_classifier",
     "gradient",

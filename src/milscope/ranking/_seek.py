@@ -11,7 +11,7 @@ from milscope.progress import progress
 from milscope.ranking._crossfit import Lesson, Scorer, check_slides, cross_fitted
 from milscope.ranking._measures import measure_cells
 from milscope.ranking._seen import Seen
-from milscope.ranking._tails import gain, surprise
+from milscope.ranking._tails import excess, surprise
 
 CLIP = 8.0
 """Measures count at most so many deviations, and surprises so many nats."""
@@ -52,7 +52,7 @@ def seek(seen: Seen) -> Float[np.ndarray, " cell"]:
     with progress("seek", len(groups) * len(LEARNERS), "views") as advance:
         for score in _views(seen, groups):
             scores.append(surprise(score, score[seen.normal]))
-            gains.append(gain(score[known], number[known], seen.label[labelled] == 1))
+            gains.append(excess(score[known], number[known], seen.label[labelled] == 1).nats)
             advance(1)
     if not scores:  # all cells look alike
         return np.zeros(len(seen.slide))

@@ -1,5 +1,7 @@
 """How unusual a score is among normal cells, and whether positive slides have more than their share of such cells."""
 
+from typing import NamedTuple
+
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
@@ -32,7 +34,16 @@ def surprise(scores: Float[np.ndarray, " cell"], normal: Float[np.ndarray, " oth
     return np.where(scores > edge, -np.log(TAIL) + np.minimum((scores - edge) / excess, FURTHEST), found)
 
 
-def gain(scores: Float[np.ndarray, " cell"], slide: Int[np.ndarray, " cell"], positive: Bool[np.ndarray, " slide"]) -> float:
+class Excess(NamedTuple):
+    """Of the highest `cells`, `positive` lie on positive slides, where `chance` would; `nats` says how much that tells."""
+
+    nats: float
+    cells: int
+    positive: int
+    chance: float
+
+
+def excess(scores: Float[np.ndarray, " cell"], slide: Int[np.ndarray, " cell"], positive: Bool[np.ndarray, " slide"]) -> Excess:
     r"""How much likelier the slides of the highest cells are if positive slides have more than their share of them, in nats.
 
     $$ g = \max_m \; \frac{m \, \mathrm{KL}(k_m / m \,\|\, p)}{\phi_m} $$
@@ -47,7 +58,7 @@ def gain(scores: Float[np.ndarray, " cell"], slide: Int[np.ndarray, " cell"], po
         positive: Whether each slide is positive; the others are normal.
     """
     own = positive[slide]
-    chance, ordered, best = own.mean(), np.sort(scores), 0.0
+    chance, ordered, best = float(own.mean()), np.sort(scores), Excess(0.0, 0, 0, 0.0)
     for share in SHARES:
         edge = ordered[-max(1, int(share * len(scores)))]
         highest = scores >= edge
@@ -57,5 +68,5 @@ def gain(scores: Float[np.ndarray, " cell"], slide: Int[np.ndarray, " cell"], po
         counts = np.bincount(slide[highest], minlength=len(positive))[~positive]
         uneven = max(1.0, counts.var(ddof=1) / max(counts.mean(), 0.5)) if len(counts) > 1 else 1.0
         nats = part * np.log(part / chance) + ((1 - part) * np.log((1 - part) / (1 - chance)) if part < 1 else 0.0)
-        best = max(best, count * nats / uneven)
-    return float(best)
+        best = max(best, Excess(float(count * nats / uneven), count, round(part * count), chance * count))
+    return best

@@ -19,6 +19,7 @@ from milscope.predict import write_slides
 from milscope.ranking import LEARNED, ON_FEATURES, ON_PIXELS, Learned, Seen
 from milscope.seek._seen import Cohort, read_cohort, read_pixels
 from milscope.seek._tops import Tops, by_tops
+from milscope.seek._trust import Trust, trust
 from milscope.store import CellStore, Stage, fingerprint, open_features, temporary_name
 from milscope.tasks import Binary, Questions
 from milscope.types import refuse
@@ -29,12 +30,16 @@ DOUBT = 0.05
 
 
 class Sought(NamedTuple):
-    """The scores' directory, how many slides were scored and called positive, and how slides to learn from were told apart."""
+    """The scores' directory, how many slides were scored and called positive, and how slides to learn from were told apart.
+
+    `trust` says what speaks for the order of the cells.
+    """
 
     directory: Path
     slides: int
     positives: int
     validation_auc: float
+    trust: str
     warnings: list[str]
 
 
@@ -70,10 +75,12 @@ def seek(cells: Path | str, slides: Path | str | pd.DataFrame, out: Path | str, 
     with Stage(Path(out), "scores", config, inputs, patients) as stage:
         if not stage.done:
             scores = _rank_all(store, cohort, config, learned or {}, stage.work)
+            found = trust(scores, cohort.slide, cohort.label)
             tops = _write(store, cohort, scores, config, stage.work)
-            stage.summary.update(_summary(stage.work, cohort, tops, config))
-    found = stage.manifest.summary
-    return Sought(Path(out), found["slides"], found["positives"], found["validation_auc"], found["warnings"])
+            stage.summary.update(_summary(stage.work, cohort, (tops, found), config))
+    summary = stage.manifest.summary
+    return Sought(Path(out), summary["slides"], summary["positives"], summary["validation_auc"], summary.get("trust", ""),
+                  summary["warnings"])
 
 
 def _checked(config: SeekConfig, features: Path | str | None, learned: Mapping[str, Learned]) -> SeekConfig:
@@ -146,15 +153,18 @@ def _write_cells(store: CellStore, cohort: Cohort, scores: Mapping[str, Float[np
             writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
 
 
-def _summary(work: Path, cohort: Cohort, tops: Tops, config: SeekConfig) -> dict[str, Any]:
+def _summary(work: Path, cohort: Cohort, judged: tuple[Tops, Trust], config: SeekConfig) -> dict[str, Any]:
+    tops, found = judged
     slides = pd.read_csv(work / "slides.csv", usecols=["called"])
     warnings = [f"slide {slide} was not scored: {reason}" for slide, reason in cohort.left_out.items()]
     if tops.chance > DOUBT:
         warnings.append(f"the highest cells by {config.rankings[0]} do not tell the slides to learn from apart (AUC "
                         f"{tops.auc:.2f}, reached by chance alone in {tops.chance:.0%} of such sets): do not trust their order")
+    warnings += found.warnings()
     return {
         "task": cohort.task, "tasks": [Binary(cohort.task).describe()], "threshold": config.threshold,
         "rankings": list(config.rankings), "learned": int((~np.isnan(cohort.label)).sum()), "tops": tops.weights,
-        "validation_auc": tops.auc, "slides": len(slides), "positives": int(slides["called"].sum()), "review": 0,
+        "validation_auc": tops.auc, "trust": found.told(config.rankings[0]), "borne_out": found.borne,
+        "agreement": found.agreement, "slides": len(slides), "positives": int(slides["called"].sum()), "review": 0,
         "skipped": list(cohort.left_out), "warnings": warnings,
     }

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from milscope.ranking._tails import FURTHEST, TAIL, gain, surprise
+from milscope.ranking._tails import FURTHEST, TAIL, excess, surprise
 
 NORMAL = np.random.default_rng(0).normal(size=2000)
 SLIDE = np.repeat(np.arange(8), 100)
@@ -18,8 +18,8 @@ def test_a_higher_score_is_never_less_surprising():
 
 def test_beyond_all_normal_cells_the_tail_is_exponential_and_ends():
     edge = np.quantile(NORMAL, 1 - TAIL)
-    excess = (NORMAL[edge <= NORMAL] - edge).mean()
-    near, far = surprise(np.array([edge + 3 * excess, edge + 1e6]), NORMAL)
+    beyond = (NORMAL[edge <= NORMAL] - edge).mean()
+    near, far = surprise(np.array([edge + 3 * beyond, edge + 1e6]), NORMAL)
     assert near == pytest.approx(-np.log(TAIL) + 3)
     assert far == pytest.approx(-np.log(TAIL) + FURTHEST)
 
@@ -40,17 +40,17 @@ def test_perfect_separation_gains_log_two_a_witness():
     scores = np.random.default_rng(1).random(800)
     found = POSITIVE[SLIDE] & (np.arange(800) % 100 < 4)
     scores[found] += 10
-    assert gain(scores, SLIDE, POSITIVE) == pytest.approx(found.sum() * np.log(2))
+    assert excess(scores, SLIDE, POSITIVE) == pytest.approx((found.sum() * np.log(2), 16, 16, 8))
 
 
 def test_no_excess_no_gain_and_an_excess_on_normal_slides_none_either():
     scores = np.random.default_rng(1).random(800)
     scores[~POSITIVE[SLIDE] & (np.arange(800) % 100 < 20)] += 10
-    assert gain(scores, SLIDE, POSITIVE) == 0
+    assert excess(scores, SLIDE, POSITIVE) == (0, 0, 0, 0)
 
 
 def test_chance_gains_little():
-    gains = [gain(np.random.default_rng(seed).random(800), SLIDE, POSITIVE) for seed in range(40)]
+    gains = [excess(np.random.default_rng(seed).random(800), SLIDE, POSITIVE).nats for seed in range(40)]
     assert np.mean(gains) < 2
 
 
@@ -60,4 +60,4 @@ def test_highest_cells_that_crowd_one_normal_slide_make_all_less_sure():
     spread, crowded = scores.copy(), scores.copy()
     spread[~POSITIVE[SLIDE] & (cell < 3)] += 10
     crowded[(SLIDE == 6) & (cell < 12)] += 10
-    assert gain(crowded, SLIDE, POSITIVE) < 0.5 * gain(spread, SLIDE, POSITIVE)
+    assert excess(crowded, SLIDE, POSITIVE).nats < 0.5 * excess(spread, SLIDE, POSITIVE).nats
