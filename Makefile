@@ -47,6 +47,7 @@ setup: .venv/.ready
 	@$(PYTHON) -m venv .venv
 	@echo "installing milscope into .venv (a few minutes the first time)"
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt --editable '.[review]'
+	@test -e src/milscope/review/static/openseadragon/version.txt || echo "without the viewer of whole slides, as npm could not bring it: see docs/review.md"
 	@touch $@
 
 .venv/.ready-dev: .venv/.ready

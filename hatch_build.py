@@ -26,6 +26,8 @@ SHA512 = "g4iKe2q8B642SaBT3+x4ZF3/8b1TxPPydyjmtrOLgDrlYWMKd9ZXM+1Cb/xa9DVySkvs/7
 FILES = {"package/build/openseadragon/openseadragon.min.js": "openseadragon.min.js", "package/LICENSE.txt": "LICENSE.txt"}
 HOME = Path("src", "milscope", "review", "static", "openseadragon")
 NAMED = "MILSCOPE_OPENSEADRAGON"
+PATIENCE = 60
+"""Seconds that npm may take."""
 
 
 class UnavailableError(RuntimeError):
@@ -84,7 +86,11 @@ def _package() -> bytes:
         raise UnavailableError(f"npm is not installed. Install it, or set {NAMED} to openseadragon-{VERSION}.tgz.")
     with tempfile.TemporaryDirectory() as work:
         step = [npm, "pack", "--silent", f"openseadragon@{VERSION}", "--pack-destination", work]
-        done = subprocess.run(step, cwd=work, capture_output=True, text=True, timeout=300, check=False)
+        try:
+            done = subprocess.run(step, cwd=work, capture_output=True, text=True, timeout=PATIENCE, check=False)
+        except subprocess.TimeoutExpired as error:
+            raise UnavailableError(f"npm did not bring openseadragon {VERSION} in {PATIENCE} s. Try again when it answers, "
+                                   f"or set {NAMED} to the package's file.") from error
         packed = Path(work, f"openseadragon-{VERSION}.tgz")
         if done.returncode or not packed.is_file():
             said = (done.stderr.strip().splitlines() or ["nothing said"])[-1]

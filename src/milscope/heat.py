@@ -10,6 +10,8 @@ FULL = 1e-3
 OPACITY = 0.7
 """Of the rarest cells; the commonest have `FAINT`."""
 FAINT = 0.12
+SPREAD = 100_000
+"""Scores that stand for those of a cohort: enough to tell the top 0.1 %."""
 _AT_ONCE = 1 << 20  # pixels looked at in one go: about 30 MB of working arrays
 _CURVE = ((0.955, -0.020, 0.085), (0.850, 0.040, 0.135), (0.720, 0.125, 0.130), (0.580, 0.180, 0.085), (0.440, 0.165, 0.000),
           (0.300, 0.110, -0.055))  # OKLab: pale yellow, amber, orange, crimson, plum
@@ -74,6 +76,17 @@ def rarity(score: Shaped[np.ndarray, " cell"], reference: Shaped[np.ndarray, " o
     known = first < np.searchsorted(others, score, side="right")
     share = (len(others) - first + ~known) / (len(others) + ~known)
     return np.where(np.isnan(score), np.nan, np.minimum(np.log(share) / np.log(FULL), 1) + 0.0)
+
+
+def spread(score: Shaped[np.ndarray, " cell"]) -> Float[np.ndarray, " kept"]:
+    """Scores of a cohort to compare with: all of them, or so many, evenly taken from the lowest to the highest.
+
+    Args:
+        score: Of the cells of all slides; NaN is left out.
+    """
+    values = np.sort(np.asarray(score, dtype=float))
+    values = values[~np.isnan(values)]
+    return values[np.linspace(0, len(values) - 1, SPREAD).round().astype(int)] if len(values) > SPREAD else values
 
 
 def draw(places: Shaped[np.ndarray, "cell 4"], values: Float[np.ndarray, " cell"], window: Window, size: tuple[int, int], *,

@@ -1,6 +1,7 @@
 """Heatmap: the scores of cells over their slides, as pyramidal TIFF that viewers lay over the slide."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,10 +10,10 @@ import pandas as pd
 import tifffile
 from jaxtyping import Float, Shaped
 
-from milscope.configs import LEARNED, HeatmapConfig
+from milscope.configs import HeatmapConfig
 from milscope.heat import Window, draw, legend, paint, rarity
 from milscope.progress import progress
-from milscope.ranking import find_ranking, rank_slides
+from milscope.ranking import SHARES, find_ranking, rank_slides
 from milscope.store import CellStore, Frame, Stage, read_manifest, write_text
 from milscope.types import refuse
 
@@ -23,8 +24,6 @@ CELL_PIXELS = 4
 """Least side of a cell in the full-size picture, pixels; a smaller one is hard to point at."""
 LONGEST = 1024
 """Least longer side of the full-size picture, pixels, unless the slide itself has fewer."""
-COMPARABLE = ("evidence", *LEARNED)
-"""Scores that mean the same on every slide; shares of attention do not."""
 _PLACES = ["x", "y", "width", "height"]
 
 
@@ -73,9 +72,11 @@ def heatmap(scores: str | Path, cells: str | Path, out: str | Path, config: Heat
     config = config or HeatmapConfig()
     if not config.mpp > 0:
         raise refuse("mpp", "more than 0", config.mpp, "Give microns per pixel, such as 8.")
-    if config.among == "cohort" and config.rank not in COMPARABLE:
+    if config.among == "cohort" and config.rank in SHARES:
         raise refuse("rank", "evidence or a learned ranking, where slides are compared", config.rank,
                      "Choose one, or `--among slide`.")
+    if config.among == "auto":
+        config = replace(config, among="slide" if config.rank in SHARES else "cohort")
     origin, store = read_manifest(Path(scores), "scores"), CellStore(Path(cells))
     inputs = {"scores": origin.fingerprint, "cells": store.manifest.fingerprint}
     with Stage(Path(out), "heatmap", config, inputs, origin.patients) as stage:

@@ -1,7 +1,9 @@
 """The review page in a real browser, before a real server: judging by keys, undoing, filtering, zooming, failing, returning."""
 
 import io
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -239,7 +241,7 @@ def test_the_slide_is_zoomed_its_marks_lead_to_cells_and_heat_lies_over_it(brows
         with page.expect_response("**/heat*") as heat:
             page.keyboard.press("h")
         assert heat.value.status == 200
-        expect(page.locator("#legend")).to_be_visible()
+        expect(page.locator("#legend")).to_contain_text("of all slides")
         assert any(f"/slides/{index}/tiles/11/" in url for url, _ in asked)
         assert {status for _, status in asked} <= {200}
         page.get_by_label("Find a slide or patient").fill("slide-002")
@@ -287,6 +289,34 @@ def test_returns_where_one_stopped_and_tabs_and_reviewers_meet(browser: Browser,
         opened.page.keyboard.press("k")
         expect(opened.page.locator("#others")).to_have_text("Two abnormal")
         assert opened.complaints == []
+
+
+def test_each_task_has_its_own_cells_and_verdicts(browser: Browser, run: Path, tmp_path: Path):
+    both = shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("review"))
+    shutil.copytree(run / "retrieve", both / "retrieve" / "tasks" / "clue cells #2")
+    manifest = json.loads((both / "predict" / "manifest.json").read_text())
+    names = ("abnormal", "clue cells #2")
+    manifest["summary"]["tasks"] = [{"name": name, "classes": ["negative", "positive"]} for name in names]
+    (both / "predict" / "manifest.json").write_text(json.dumps(manifest))
+    server = Server(both)
+    try:
+        with Reviewing(browser, server, "Tasks") as opened:
+            page = opened.page
+            page.keyboard.press("a")
+            at_cell(page, 2)
+            page.get_by_label("Sought").select_option("clue cells #2")
+            at_cell(page, 1)
+            expect(tile(page, 1)).not_to_have_attribute("data-verdict", "abnormal")
+            page.keyboard.press("n")
+            expect(tile(page, 1)).to_have_attribute("data-verdict", "normal")
+            page.reload()
+            expect(page.get_by_label("Sought")).to_have_value("clue cells #2")
+            expect(tile(page, 1)).to_have_attribute("data-verdict", "normal")
+            page.get_by_label("Sought").select_option("abnormal")
+            expect(tile(page, 1)).to_have_attribute("data-verdict", "abnormal")
+            assert opened.complaints == []
+    finally:
+        server.kill()
 
 
 def test_fifty_thousand_cells_scroll_smoothly(browser: Browser, server: Server):

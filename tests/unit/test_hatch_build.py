@@ -66,6 +66,14 @@ def test_without_npm_a_wheel_fails_and_an_editable_install_warns(build: ModuleTy
     assert "npm is not installed" in said[0]
 
 
+def test_an_npm_that_hangs_is_given_up(build: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv(build.NAMED, raising=False)
+    monkeypatch.setattr(build.shutil, "which", lambda _: "/bin/sh")
+    monkeypatch.setattr(build, "PATIENCE", 0.0)
+    with pytest.raises(build.UnavailableError, match="did not bring"):
+        build.bring(tmp_path)
+
+
 def test_what_is_brought_is_packed_but_not_committed():
     built = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]
     home = "src/milscope/review/static/openseadragon/"

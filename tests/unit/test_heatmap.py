@@ -12,7 +12,7 @@ from tests.fake_scores import cell_table, slide_table, write_cells, write_scores
 from milscope.configs import HeatmapConfig
 from milscope.heat import Window, draw, paint, rarity
 from milscope.heatmap import LONGEST, heatmap, plan
-from milscope.store import Frame
+from milscope.store import Frame, read_manifest
 from milscope.types import InputError
 
 module = sys.modules["milscope.heatmap"]  # the module, not the function of the same name
@@ -40,7 +40,7 @@ def run(tmp_path):
 
 def test_every_slide_becomes_a_pyramid_of_the_right_scale_that_others_open(run):
     scores, store, cells, out = run
-    assert heatmap(scores, store, out) == (out, 4, 0, [])
+    assert heatmap(scores, store, out, HeatmapConfig(among="slide")) == (out, 4, 0, [])
     told = pd.read_csv(out / "slides.csv")
     assert told["slide"].tolist() == ["S00", "S01", "S02", "S03"]
     assert told.iloc[0][["cells", "width", "height"]].tolist() == [30, 1024, 640]
@@ -62,10 +62,12 @@ def test_every_slide_becomes_a_pyramid_of_the_right_scale_that_others_open(run):
 
 def test_a_cohort_is_one_scale_and_needs_scores_that_can_be_compared(run):
     scores, store, cells, out = run
-    heatmap(scores, store, out, HeatmapConfig(among="cohort"))
+    heatmap(scores, store, out)
     best = {slide: np.nanmax(tifffile.imread(out / "values" / f"{slide}.tif", key=0)) for slide in ("S00", "S01", "S02", "S03")}
     expected = pd.Series(rarity(cells["evidence"].to_numpy())).groupby(cells["slide"]).max()
     assert best == pytest.approx(expected.to_dict(), rel=1e-5)
+    heatmap(scores, store, out, HeatmapConfig(rank="attention"))
+    assert read_manifest(out, "heatmap").config["among"] == "slide"
     with pytest.raises(InputError, match="`rank` should be evidence or a learned ranking, where slides are compared"):
         heatmap(scores, store, out, HeatmapConfig(among="cohort", rank="attention"))
 

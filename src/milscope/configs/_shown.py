@@ -38,8 +38,8 @@ class HeatmapConfig:
 
     task: str = setting("", "task whose scores are drawn; empty: the main one")
     rank: str = setting("evidence", "scores that are drawn", choices=("evidence", "attention", "gradient", "routing", *LEARNED))
-    among: str = setting("slide", "cells among which a score is rare or not: of the same slide, or of all",
-                         choices=("slide", "cohort"))
+    among: str = setting("auto", "cells among which a score is rare or not: of all slides, or of its own; auto: of all where "
+                         "scores can be compared", choices=("auto", "slide", "cohort"))
     mpp: float = setting(8.0, "resolution of the full-size picture, microns per pixel; finer for small cells and slides")
 
 

@@ -108,6 +108,9 @@ def gather(ranked: Path, config: ExportCellsConfig, *, verdicts: Path | None, ce
     warnings = [] if store else ["sizes, scales and images of the slides are not known: give the `tile` directory by `--cells`"]
     named = table.iloc[:0] if judged is None else judged.loc[judged["cell"] != "", ["slide", "cell"]]
     lost = len(named) - len(named.merge(table, on=["slide", "cell"]))
+    if judged is not None and 0 < lost == len(judged):
+        raise refuse("verdicts", "on cells that are among the ranked", f"none of {lost}, in {verdicts}",
+                     "Give the table of this run, or rank more cells.")
     if lost:
         warnings.append(f"{lost} of the verdicts are on cells that are not among the ranked, and are left out")
     inputs = {"ranked": origin.fingerprint, **({"cells": store.manifest.fingerprint} if store else {})}

@@ -37,6 +37,8 @@ import_on_use(__name__, {  # these need scikit-learn and torch, which those who 
 RANKINGS: dict[str, Ranking] = {"attention": attention, "evidence": evidence, "gradient": gradient, "routing": routing,
                                 **{name: column(name) for name in NAMES}}
 """Those that read what stands in the cells of a `scores` artifact."""
+SHARES = ("attention", "gradient", "routing")
+"""Those whose scores are shares of their slide, and cannot be compared between slides."""
 
 
 def find_ranking(name: str) -> Ranking:
@@ -68,6 +70,7 @@ __all__ = [
     "ON_FEATURES",
     "ON_PIXELS",
     "RANKINGS",
+    "SHARES",
     "Asked",
     "Classify",
     "Correction",

@@ -9,17 +9,14 @@ import pyarrow.parquet as pq
 from jaxtyping import Float
 from PIL import Image
 
-from milscope.heat import heat, paint
+from milscope.heat import heat, paint, spread
+from milscope.ranking import SHARES
 
 CELLS = "cells.parquet"
 LONGER = 768
 """Pixels of a heat map's longer side."""
 SHADES = 48
 """Shades of a heat map; the file is a quarter of one with all colours."""
-COMPARED = 100_000
-"""Cells of the run among which one is rare or not: enough to tell the top 0.1 %."""
-SLIDES_OWN = ("attention", "gradient", "routing")
-"""Scores that are shares of their slide: they cannot be compared between slides."""
 PLACES = ("x", "y", "width", "height")
 
 
@@ -39,7 +36,8 @@ def heats(scores: Path, by: str, task: str = "") -> Callable[[str, tuple[float, 
     column = next((name for name in own if name in names), "")
     if not column or not set(PLACES) <= set(names):
         return lambda _slide, _extent: None
-    reference = None if column.partition(":")[0] in SLIDES_OWN else _spread(pq.read_table(path, columns=[column])[column])
+    reference = None if column.partition(":")[0] in SHARES else spread(
+        pq.read_table(path, columns=[column])[column].to_numpy())
     told, groups = pq.read_metadata(path), _groups(path)
 
     def drawn(slide: str, extent: tuple[float, float]) -> bytes | None:
@@ -72,14 +70,7 @@ def encoded(values: Float[np.ndarray, "height width"]) -> bytes:
 
 def over_run(by: str) -> bool:
     """Whether a cell is compared with those of all slides, rather than with those of its own."""
-    return by not in SLIDES_OWN
-
-
-def _spread(column: object) -> Float[np.ndarray, " cell"]:
-    """Scores of a run, evenly taken from the lowest to the highest."""
-    values = np.sort(np.asarray(column, dtype=float))
-    values = values[~np.isnan(values)]
-    return values[np.linspace(0, len(values) - 1, COMPARED).round().astype(int)] if len(values) > COMPARED else values
+    return by not in SHARES
 
 
 def _groups(path: Path) -> dict[str, list[int]]:

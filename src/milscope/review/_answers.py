@@ -44,7 +44,7 @@ def told_run(run: ReviewedRun, store: VerdictStore, task: Asked, reviewer: str) 
     return {
         "title": run.title, "tasks": [{"name": each.name, "sought": each.sought} for each in run.tasks], "task": task.name,
         "reviewer": reviewer, "reviewers": store.reviewers(), "verdicts": list(VERDICTS), "slides": slides, "place": place,
-        "elsewhere": len(own) - len(here),
+        "elsewhere": len(own) - len(here), "comparable": run.comparable,
     }
 
 

@@ -248,7 +248,7 @@ def _tile(reader: SlideReader, place: tuple[int, int], step: float, coarse: Call
 
 def _heat(run: ReviewedRun, slide: str, task: Asked) -> Encoded:
     from milscope.heat import heat, paint
-    from milscope.review._scores import scored_cells
+    from milscope.review._scores import compared_with, scored_cells
 
     image = run.image(slide)
     frame = scored_cells(run, slide, task)
@@ -257,7 +257,8 @@ def _heat(run: ReviewedRun, slide: str, task: Asked) -> Encoded:
         raise NothingThereError("The cells of this slide have no places, so there is no heat map.")
     shrink = max(1.0, max(image.size) / HEAT)
     size = (max(1, round(image.size[0] / shrink)), max(1, round(image.size[1] / shrink)))
-    values = heat(placed[list(PLACES)].to_numpy(float), placed["score"].to_numpy(float), image.size, size)
+    score, reference = placed["score"].to_numpy(float), compared_with(run, task)
+    values = heat(placed[list(PLACES)].to_numpy(float), score, image.size, size, reference=reference)
     file = io.BytesIO()
     Picture.fromarray(paint(values), "RGBA").save(file, "PNG", compress_level=3)
     return Encoded(file.getvalue(), "image/png")

@@ -11,6 +11,7 @@ import pandas as pd
 import pyarrow as pa
 from jaxtyping import Float
 
+from milscope.ranking import SHARES
 from milscope.slides import is_file_name
 from milscope.store import artifact_kind, read_manifest
 from milscope.types import refuse
@@ -104,6 +105,11 @@ class ReviewedRun:
     def rank(self) -> str:
         """The ranking that ordered the cells, as `retrieve` knows it."""
         return str(self.manifest.config.get("rank", "evidence"))
+
+    @property
+    def comparable(self) -> bool:
+        """Whether scores mean the same on every slide; shares of a slide do not."""
+        return self.rank not in SHARES
 
     def task(self, name: str) -> Asked | None:
         """The task of that name; the main one for ""."""

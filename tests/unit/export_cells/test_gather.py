@@ -101,6 +101,12 @@ def test_verdicts_are_found_by_name_or_place_and_lost_ones_counted(run, tmp_path
     assert by_place["verdict"].tolist() == ["normal", "abnormal", *[""] * 10]
 
 
+def test_verdicts_of_another_run_are_refused(run, tmp_path):
+    pd.DataFrame({"slide": ["c"], "cell": ["c:1"], "label": [1]}).to_csv(tmp_path / "verdicts.csv", index=False)
+    with pytest.raises(InputError, match=r"among the ranked\. Found none of 1"):
+        gathered(run, verdicts=tmp_path / "verdicts.csv")
+
+
 def test_without_the_cells_of_tile_places_are_as_they_were_ranked(run, crops_run, tmp_path):
     (tmp_path / "alone").symlink_to(run / "retrieve")
     given = gathered(tmp_path / "alone")

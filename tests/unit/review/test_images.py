@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 from PIL import Image
@@ -12,6 +13,7 @@ from starlette.testclient import TestClient
 from milscope.review import _images
 from milscope.review._images import GLASS, NothingThereError, Pictures
 from milscope.review._run import ReviewedRun
+from milscope.review._scores import compared_with
 
 WIDTH, HEIGHT = 1200, 900
 
@@ -126,6 +128,20 @@ def test_rare_cells_are_dark_on_the_heat_map_and_the_rest_of_the_slide_is_clear(
     opacity = [int(painted[int(table["y"][row].as_py()), int(table["x"][row].as_py()), 3]) for row in range(6)]
     assert opacity[0] == max(opacity) > min(opacity) > 0
     assert (painted[..., 3] == 0).mean() > 0.9
+
+
+def test_a_slide_is_compared_with_all_slides_so_that_a_normal_one_stays_pale(run: Path):
+    path = run / "predict" / "cells.parquet"
+    cells = pd.read_parquet(path)
+    cells.assign(evidence=cells["evidence"] + 100 * (cells["slide"] == "slide-001")).to_parquet(path)
+    reviewed = ReviewedRun(run)
+    normal, abnormal = (np.asarray(Image.open(io.BytesIO(Pictures(reviewed).heat(slide, reviewed.tasks[0]).content)))[..., 3]
+                        for slide in ("slide-000", "slide-001"))
+    assert normal.max() <= abnormal[abnormal > 0].min()
+    manifest = json.loads((run / "retrieve" / "manifest.json").read_text())
+    manifest["config"]["rank"] = "attention"
+    (run / "retrieve" / "manifest.json").write_text(json.dumps(manifest))
+    assert compared_with(ReviewedRun(run), reviewed.tasks[0]) is None
 
 
 @pytest.mark.parametrize("slide", ["slide-001", "slide-002"])

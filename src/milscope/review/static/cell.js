@@ -62,7 +62,7 @@ function show(id, source) {
   image.src = source;
 }
 
-const placed = (row) => Number.isFinite(state.slide.cells.x[row] ?? NaN);
+const placed = (row) => Number.isFinite(state.slide?.cells.x[row] ?? NaN);
 
 function surround(delay) {
   const { slide, focus: row, factor } = state;
@@ -76,6 +76,7 @@ function surround(delay) {
   if (!possible) return;
   find("context-image").classList.remove("here");
   waiting = setTimeout(() => {
+    if (state.slide !== slide) return; // another task is being read
     show("context-image", paths.context(slide.index, row + 1, state.task, factor));
     if (find("context-image").complete) find("context-image").classList.add("here");
     box();

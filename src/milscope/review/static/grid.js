@@ -142,6 +142,7 @@ function blank() {
 }
 
 function load(tile) {
+  if (!state.slide) return; // another task is being read
   const source = paths.crop(state.slide.index, tile.row + 1, state.task);
   if (tile.source === source) return tile.image.complete && tile.image.classList.add("here");
   tile.source = source;
@@ -156,6 +157,7 @@ function place(tile) {
 }
 
 function dress(tile) {
+  if (!state.slide) return;
   const { cells } = state.slide;
   const verdict = cells.verdict[tile.row];
   tile.rank.textContent = tile.row + 1;

@@ -8,6 +8,7 @@ const HUES = { abnormal: "#d55e00", normal: "#0072b2", unsure: "#a33d80", artefa
 
 /** Which rows are marked, worst ranks last so that the best are drawn over them. */
 export function marked(choice) {
+  if (!state.slide) return [];
   const { cells } = state.slide;
   const rows = cells.rank.map((_, row) => row).filter((row) => Number.isFinite(cells.x[row] ?? NaN));
   if (choice === "judged") return rows.filter((row) => cells.verdict[row]);

@@ -77,7 +77,7 @@ export function locate() {
 
 const placeOf = (row) =>
   viewer.world.getItemAt(0).imageToViewportCoordinates(state.slide.cells.x[row], state.slide.cells.y[row]);
-const placed = () => state.focus >= 0 && Number.isFinite(state.slide.cells.x[state.focus] ?? NaN);
+const placed = () => state.focus >= 0 && Number.isFinite(state.slide?.cells.x[state.focus] ?? NaN);
 
 function library() {
   loading ??= new Promise((give, fail) => {
@@ -182,7 +182,8 @@ function follow(detail) {
 function heat() {
   const wanted = find("heat").checked;
   document.body.classList.toggle("heated", wanted);
-  if (!viewer?.isOpen()) return;
+  find("among").textContent = state.run.comparable ? "of all slides" : "of this slide";
+  if (!viewer?.isOpen() || !state.slide) return;
   const url = wanted ? paths.heat(state.slide.index, state.task) : "";
   if (url === heated) return;
   heated = url;
