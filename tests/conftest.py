@@ -1,5 +1,6 @@
 """Rendered slides that many tests share, and a quiet machine: one thread, no network."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -17,6 +18,26 @@ from milscope.synth import synth
 from milscope.tile import tile
 
 torch.set_num_threads(1)
+
+FIRST = ("flow", "unit/test_export.py", "unit/test_train.py", "unit/test_endtoend.py")
+"""Folders and files that take long: whoever takes one of them last would keep the others waiting."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Files are given to processes in their order here, and not those of many tests first."""
+    config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first."""
+    home = Path(__file__).parent
+    items.sort(key=lambda item: not any(item.path.is_relative_to(home / name) for name in FIRST))
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays: collecting garbage does not look at it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -112,10 +112,10 @@ def test_killed_with_two_processes_goes_on_with_one(cells: Path, slides: Path, t
     kill(process)
     assert checkpoint.exists()
     assert not (tmp_path / "killed").exists(), "training ended before it could be killed"
-    subprocess.run([sys.executable, "-m", "milscope", "pretrain", *options, "--out", str(tmp_path / "killed")], check=True,
-                   env=environment, capture_output=True)
-    subprocess.run([sys.executable, "-m", "milscope", "pretrain", *options, "--out", str(tmp_path / "whole")], check=True,
-                   env=environment, capture_output=True)
+    config = PretrainConfig(epochs=6, precision="float64", size=32, batch=50, projection=16, device="cpu",
+                            encoder_options={"channels": [8, 8, 16, 16]})
+    for name in ("killed", "whole"):
+        pretrain(cells, slides, tmp_path / name, config)
     assert_same(tmp_path / "whole", tmp_path / "killed", bound=1e-6)
 
 

@@ -1,6 +1,7 @@
 """Prediction scores every slide and cell as the model does, in bounded memory, and refuses another encoder's features."""
 
 import math
+import shutil
 import sys
 
 import h5py
@@ -24,11 +25,18 @@ from milscope.types import InputError
 QUICK = TrainConfig(aggregators=("abmil-gated",), epochs=20, batch=4, learning_rate=1e-2)
 
 
-@pytest.fixture
-def trained(simulate, tmp_path):
-    data = simulate()
-    train(data.directory, data.table, tmp_path / "model", QUICK)
+@pytest.fixture(scope="module")
+def trained_once(simulate_in, tmp_path_factory):
+    data = simulate_in(tmp_path_factory.mktemp("trained"))
+    train(data.directory, data.table, data.directory.parent / "model", QUICK)
     return data
+
+
+@pytest.fixture
+def trained(trained_once, tmp_path):
+    """Features and the model of them, in the test's own directory."""
+    shutil.copytree(trained_once.directory.parent, tmp_path, dirs_exist_ok=True)
+    return trained_once._replace(directory=tmp_path / trained_once.directory.name, table=trained_once.table.copy())
 
 
 def test_scores_are_those_of_the_model(trained, tmp_path):
@@ -222,14 +230,15 @@ def test_the_highest_slide_speaks_for_the_patient(trained, tmp_path):
 
 
 def test_the_frozen_operating_point_decides_and_leaves_a_band_for_review(simulate, tmp_path):
-    data = simulate(slides=240, shift=1.2)
-    config = TrainConfig(aggregators=("abmil",), epochs=15, sensitivity=0.8, specificity=0.8, guarantee="expected")
+    data = simulate(slides=120, shift=1.2)
+    config = TrainConfig(aggregators=("abmil",), epochs=6, sensitivity=0.8, specificity=0.8, guarantee="expected")
     train(data.directory, data.table, tmp_path / "model", config)
     band = load_model(tmp_path / "model").operating["abnormal"].band
     scores = predict(data.directory, tmp_path / "model", tmp_path / "a", data.table).directory
     slides = pd.read_csv(scores / "tasks" / "abnormal.csv")
     assert (slides["called"] == (slides["logit"] >= band.lower)).all()
     assert (slides["decision"] == band.decide(slides["logit"].to_numpy())).all()
+    assert set(slides["decision"]) == {"negative", "review", "positive"}
     other = predict(data.directory, tmp_path / "model", tmp_path / "b", data.table, PredictConfig(threshold=0.9))
     slides = read(other.directory)[0]
     assert (slides["called"] == (slides["probability"] >= 0.9)).all()

@@ -27,6 +27,8 @@ candidates = importlib.import_module("milscope.candidates")
 
 QUICK = TrainConfig(aggregators=("mean", "abmil-gated"), epochs=6, batch=4, learning_rate=3e-3, precision="float32",
                     options={"abmil-gated": {"hidden": 32, "attention": 16}})
+EPOCHS = {"max": 40, "mean": 20, "dtfd": 20}
+"""Of those that learn slowly: from one cell of a slide, from all of them alike, from one cell of each group."""
 FILES = ("model.json", "model.safetensors", "card.md", "log.csv", "candidates.csv")
 
 
@@ -37,7 +39,7 @@ def test_every_aggregator_learns_slides_whose_witnesses_stand_out(simulate, tmp_
                                          "landmarks": 16}.items()
               if key in inspect.signature(AGGREGATORS[name].__init__).parameters}
     config = TrainConfig(aggregators=(name,), options={name: narrow}, batch=4, learning_rate=1e-2,
-                         epochs=40 if name == "max" else 20)  # of a slide it learns from one cell only
+                         epochs=EPOCHS.get(name, 8))
     assert train(data.directory, data.table, tmp_path / "model", config).validation_auc > 0.95
 
 
@@ -64,8 +66,8 @@ def test_writes_what_the_contract_says(simulate, tmp_path):
 
 @pytest.mark.parametrize("select", ["loss", "auc"])
 def test_the_best_epoch_of_the_best_candidate_is_kept(simulate, tmp_path, select):
-    data = simulate(shift=2.5, slides=60)
-    config = TrainConfig(aggregators=("mean", "max", "abmil"), epochs=8, batch=4, learning_rate=1e-2, select=select)
+    data = simulate(shift=2.5, slides=60, cells=20)
+    config = TrainConfig(aggregators=("mean", "max", "abmil"), epochs=6, batch=4, learning_rate=1e-2, select=select)
     found = train(data.directory, data.table, tmp_path / "model", config)
     log = pd.read_csv(tmp_path / "model" / "log.csv")
     order = ["validation_loss"] if select == "loss" else ["validation_auc", "validation_loss"]
@@ -380,7 +382,7 @@ def test_several_tasks_of_all_kinds_are_learned_at_once(simulate, tmp_path):
 def test_rare_positives_are_learned_with_every_loss_and_balance(simulate, tmp_path, settings):
     data = simulate(slides=120)
     table = data.table[(data.table["abnormal"] == 0) | (np.arange(120) % 24 % 8 == 1)]
-    config = replace(QUICK, aggregators=("abmil",), epochs=40, learning_rate=1e-2, **settings)
+    config = replace(QUICK, aggregators=("abmil",), epochs=12, learning_rate=1e-2, **settings)
     assert train(data.directory, table, tmp_path / "model", config).validation_auc > 0.9
 
 

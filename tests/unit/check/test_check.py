@@ -55,9 +55,12 @@ def test_good_slides(tmp_path, crops):
     assert done.text.splitlines()[0].startswith("16 slides of 16 patients, 96 cells. Nothing to mend")
 
 
-@pytest.mark.parametrize(("source", "target", "level"), [
-    ("s00", "s15", "mend"), ("s00", "s01", "look"), ("s14", "s09", "mend")])
-@pytest.mark.parametrize("change", [lambda pixels: pixels, shrunken, brightened], ids=["identical", "smaller", "brighter"])
+@pytest.mark.parametrize(("source", "target", "level", "change"), [
+    pytest.param("s00", "s15", "mend", lambda pixels: pixels, id="identical, train and test"),
+    pytest.param("s00", "s01", "look", lambda pixels: pixels, id="identical, both train"),
+    pytest.param("s14", "s09", "mend", lambda pixels: pixels, id="identical, test and validation"),
+    pytest.param("s00", "s15", "mend", shrunken, id="smaller, train and test"),
+    pytest.param("s14", "s09", "mend", brightened, id="brighter, test and validation")])
 def test_a_cell_on_two_slides(tmp_path, crops, source, target, level, change):
     folder, _ = crops
     (folder / target / "copy.png").write_bytes(encoded(change(picture_of(folder, source, 2))))
