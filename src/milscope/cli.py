@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from milscope.benchmark_cli import benchmark
-from milscope.configs import STAGES, CompareConfig, CrossvalidateConfig, ExtendConfig, SynthConfig
+from milscope.configs import CELL_WEIGHT, STAGES, CompareConfig, CrossvalidateConfig, ExtendConfig, SynthConfig
 from milscope.flags import PATH, assign, configured, read_toml, tell
 from milscope.progress import speaks
 from milscope.results_cli import RESULTS
@@ -110,7 +110,7 @@ def encode(cells: Path, encoder: Path, out: Path, config: Any) -> None:  # noqa:
 @click.argument("features", type=PATH)
 @click.argument("slides", type=PATH)
 @click.option("--cell-labels", type=PATH, help="Verdicts on cells (`milscope verdicts`); those of training slides are learned.")
-@click.option("--cell-weight", type=float, default=1.0, show_default=True, help="Their weight beside the slides.")
+@click.option("--cell-weight", type=float, default=CELL_WEIGHT, show_default=True, help="Their weight beside the slides.")
 @click.option("--out", type=PATH, required=True, help="Directory of the model.")
 @configured(STAGES["train"])
 def train(features: Path, slides: Path, out: Path, config: Any, **said: Any) -> None:  # noqa: ANN401

@@ -11,7 +11,7 @@ import torch
 
 from milscope.card import card_of
 from milscope.cohorts import Cohort, check_promise, read_cohort
-from milscope.configs import TrainConfig
+from milscope.configs import CELL_WEIGHT, TrainConfig
 from milscope.fitting import Marks
 from milscope.judged import match_verdicts, read_verdicts
 from milscope.slides import read_slides
@@ -32,7 +32,7 @@ class Trained(NamedTuple):
 
 
 def train(features: Path | str, slides: Path | str | pd.DataFrame, out: Path | str, config: TrainConfig | None = None, *,
-          cell_labels: Path | str | None = None, cell_weight: float = 1.0) -> Trained:
+          cell_labels: Path | str | None = None, cell_weight: float = CELL_WEIGHT) -> Trained:
     """Trains every aggregator of the settings on the training slides and keeps the best on the validation slides.
 
     Test slides are neither read nor counted. Slides of the table that have no features are left out and named in the

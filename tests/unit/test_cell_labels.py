@@ -20,7 +20,7 @@ from milscope.tasks import Binary, Questions
 from milscope.train import train
 from milscope.types import InputError
 
-QUICK = TrainConfig(aggregators=("abmil",), epochs=6, batch=8, learning_rate=3e-3, precision="float32",
+QUICK = TrainConfig(aggregators=("abmil",), epochs=3, batch=8, learning_rate=3e-3, precision="float32",
                     options={"abmil": {"hidden": 16, "attention": 8}})
 NARROW = {"hidden": 16, "width": 16, "attention": 8, "heads": 2, "layers": 1, "blocks": 1, "landmarks": 8}
 
@@ -28,7 +28,7 @@ NARROW = {"hidden": 16, "width": 16, "attention": 8, "heads": 2, "layers": 1, "b
 @pytest.fixture
 def marked(simulate, tmp_path):
     """Slides, and verdicts on the first and the last two cells of positive slides of every split."""
-    data = simulate()
+    data = simulate(cells=12)
     rows = [(slide, f"{slide}:{cell}", label) for slide in data.table.loc[data.table["abnormal"] == 1, "slide"]
             for cell, label in ((0, 1), (1, 1), (len(data.witnesses[slide]) - 1, 0), (len(data.witnesses[slide]) - 2, 0))]
     return data, pd.DataFrame(rows, columns=["slide", "cell", "label"]), tmp_path / "v.csv"
@@ -49,23 +49,23 @@ def some(split, data, table):
 @pytest.mark.parametrize("name", AGGREGATORS)
 def test_every_aggregator_learns_what_is_said_of_cells(name):
     """Slide labels say nothing here; only verdicts tell the two kinds of cells apart."""
-    features = torch.randn(32, 6, generator=torch.Generator().manual_seed(0))
-    kind = (torch.arange(32) % 2).float()
+    features = torch.randn(16, 6, generator=torch.Generator().manual_seed(0))
+    kind = (torch.arange(16) % 2).float()
     features[:, 0] += 2 * kind
-    slides = Slides(Bags(features, torch.arange(0, 33, 4)), (torch.arange(8) % 2).float()[:, None])
+    slides = Slides(Bags(features, torch.arange(0, 17, 4)), (torch.arange(4) % 2).float()[:, None])
     scale = Scale(torch.zeros(6, dtype=torch.float64), torch.ones(6, dtype=torch.float64))
     narrow = {key: value for key, value in NARROW.items() if key in inspect.signature(AGGREGATORS[name].__init__).parameters}
     losses = []
     for weight in (0.0, 3.0):
-        marks = Marks(cells_alone(features), torch.arange(32) // 4, kind, weight)
-        config = replace(QUICK, learning_rate=1e-2, batch=4, dropout=0.0, options={name: narrow})
-        lesson = Lesson(slides, torch.arange(8), torch.arange(8), Questions((Binary("y"),)), scale, marks=marks)
+        marks = Marks(cells_alone(features[:8]), torch.arange(8) // 4, kind[:8], weight)
+        config = replace(QUICK, epochs=6, learning_rate=2e-2, batch=4, dropout=0.0, options={name: narrow})
+        lesson = Lesson(slides, torch.arange(4), torch.arange(4), Questions((Binary("y"),)), scale, marks=marks)
         fit = Fit(name, lesson, config)
-        for _ in range(8):
+        for _ in range(4):
             fit.run_epoch()
-        logits = fit.computer.answer(fit.model, marks.cells, torch.arange(32))
-        losses.append(float(functional.binary_cross_entropy_with_logits(logits[:, 1] - logits[:, 0], kind)))
-    assert losses[1] < losses[0] - 0.015, losses
+        logits = fit.computer.answer(fit.model, marks.cells, torch.arange(8))
+        losses.append(float(functional.binary_cross_entropy_with_logits(logits[:, 1] - logits[:, 0], kind[:8])))
+    assert losses[1] < losses[0] - 0.03, losses
 
 
 def test_verdicts_on_test_and_validation_slides_are_not_learned_from(marked, tmp_path):
@@ -103,12 +103,12 @@ def test_what_comes_with_positive_slides_but_was_judged_normal_loses_its_evidenc
         features[-4:, 1] += 6
         return features
 
-    data = simulate(slides=36, change={f"s{number:03d}": stray for number in range(1, 36, 2)})
+    data = simulate(slides=36, cells=20, change={f"s{number:03d}": stray for number in range(1, 36, 2)})
     positive = {slide: len(own) for slide, own in data.witnesses.items() if own.any()}
     rows = [(slide, f"{slide}:{cells - 1 - back}", 0) for slide, cells in positive.items() for back in (0, 1)]
     rows += [(slide, f"{slide}:0", 1) for slide in positive]
     pd.DataFrame(rows, columns=["slide", "cell", "label"]).to_csv(tmp_path / "v.csv", index=False)
-    config = replace(QUICK, learning_rate=1e-2, epochs=20)
+    config = replace(QUICK, learning_rate=2e-2, epochs=10)
     margins = []
     for labels in (None, tmp_path / "v.csv"):
         done = train(data.directory, data.table, tmp_path / str(len(margins)), config, cell_labels=labels)
@@ -125,7 +125,7 @@ def test_interrupted_it_ends_bit_identical(marked, tmp_path, interrupted):
     data, table, path = marked
     table.to_csv(path, index=False)
     train(data.directory, data.table, tmp_path / "whole", QUICK, cell_labels=path)
-    with interrupted(3):
+    with interrupted(2):
         train(data.directory, data.table, tmp_path / "resumed", QUICK, cell_labels=path)
     train(data.directory, data.table, tmp_path / "resumed", QUICK, cell_labels=path)
     same(tmp_path / "whole", tmp_path / "resumed")

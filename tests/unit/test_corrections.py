@@ -1,7 +1,9 @@
 """`retrieve --labels`: cells are ranked anew by verdicts on some of them."""
 
 import importlib
+import pickle
 import sys
+from contextlib import contextmanager
 
 import numpy as np
 import pandas as pd
@@ -135,34 +137,91 @@ def test_what_the_new_order_loses_is_said(run, tmp_path):
 
 
 @pytest.fixture
-def rendered_run(cells, table, tmp_path):
-    """Scores of rendered cells, whose pixels can be measured."""
-    store, random = CellStore(cells), np.random.default_rng(0)
-    slides = table.rename(columns={"abnormal": "label"})[["slide", "patient", "split", "label"]]
-    slides = slides.assign(probability=0.5, logit=0.0, called=1)
-    frames = [store.table(slide).select(["cell", "x", "y", "width", "height"]).to_pandas().assign(slide=slide)
-              for slide in slides["slide"]]
-    rows = pd.concat(frames, ignore_index=True)
-    rows = rows.assign(attention=0.1, evidence=random.normal(size=len(rows)).astype(np.float32), witness=False)
-    return write_scores(tmp_path / "predict", slides, rows), cells, rows
+def seen(run, tmp_path, monkeypatch):
+    """Cells with pixels, two of each slide judged, and the numbers of cells that were measured, slide by slide."""
+    scores, store, out, cells, _ = run
+
+    def pixels(store, slide, rows, size):
+        drawn = np.random.default_rng(int(slide[1:])).integers(0, 256, (store.count(slide), 16, 16, 3), dtype=np.uint8)
+        return drawn[rows]
+
+    monkeypatch.setattr(CellStore, "decode", pixels)
+    module = importlib.import_module("milscope.ranking._looks")
+    measured, measure = [], module.measure_cells
+    monkeypatch.setattr(module, "measure_cells", lambda pixels: measured.append(len(pixels)) or measure(pixels))
+    cells.groupby("slide").head(2)[["slide", "cell"]].assign(label=[0, 1] * cells["slide"].nunique()).to_csv(
+        tmp_path / "v.csv", index=False)
+    return scores, store, out, tmp_path / "v.csv", measured
 
 
-def test_measures_of_pixels_are_kept_for_the_next_verdicts(rendered_run, tmp_path, monkeypatch):
-    scores, store, rows = rendered_run
-    said = rows.groupby("slide").head(2)[["slide", "cell"]].assign(label=[0, 1] * rows["slide"].nunique())
-    said.to_csv(tmp_path / "v.csv", index=False)
-    looks = importlib.import_module("milscope.ranking._looks")
-    measured, measure = [], looks.measure_cells
-    monkeypatch.setattr(looks, "measure_cells", lambda pixels: measured.append(len(pixels)) or measure(pixels))
-    retrieve(scores, store, tmp_path / "out", RetrieveConfig(k=20), labels=tmp_path / "v.csv")
-    assert sum(measured) == len(rows)
-    table = (tmp_path / "out" / "ranked.csv").read_text()
-    said.iloc[1:].to_csv(tmp_path / "v.csv", index=False)
-    retrieve(scores, store, tmp_path / "out", RetrieveConfig(k=10), labels=tmp_path / "v.csv")
-    assert sum(measured) == len(rows), "nothing is measured twice"
-    said.to_csv(tmp_path / "v.csv", index=False)
-    retrieve(scores, store, tmp_path / "out", RetrieveConfig(k=20), labels=tmp_path / "v.csv")
-    assert (tmp_path / "out" / "ranked.csv").read_text() == table, "the same from kept measures"
+def test_measures_of_pixels_are_kept_for_the_next_verdicts(seen):
+    scores, store, out, path, measured = seen
+    retrieve(scores, store, out, RetrieveConfig(k=20), labels=path)
+    assert measured == [30] * 12
+    table, said = (out / "ranked.csv").read_text(), path.read_text()
+    pd.read_csv(path).iloc[1:].to_csv(path, index=False)
+    retrieve(scores, store, out, RetrieveConfig(k=10), labels=path)
+    assert measured == [30] * 12, "nothing is measured twice"
+    path.write_text(said)
+    retrieve(scores, store, out, RetrieveConfig(k=20), labels=path)
+    assert (out / "ranked.csv").read_text() == table, "the same from kept measures"
+
+
+def test_slides_that_were_measured_before_it_was_interrupted_are_not_measured_again(seen, tmp_path, monkeypatch):
+    scores, store, out, path, measured = seen
+    module = importlib.import_module("milscope.ranking._looks")
+    told, bars, measure = [], [], module.measure_cells
+
+    @contextmanager
+    def bar(*given):
+        bars.append(given)
+        yield told.append
+
+    def breaks(pixels):
+        if len(measured) == 5:
+            raise KeyboardInterrupt
+        return measure(pixels)
+
+    monkeypatch.setattr(module, "progress", bar)
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "measure_cells", breaks)
+        with pytest.raises(KeyboardInterrupt):
+            retrieve(scores, store, out, labels=path)
+    retrieve(scores, store, out, labels=path)
+    assert measured == [30] * 12
+    assert bars == [("measure", 360, "cells", 0), ("measure", 360, "cells", 150)]
+    assert told == [30] * 12
+    table = (out / "ranked.csv").read_text()
+    retrieve(scores, store, tmp_path / "whole", labels=path)
+    assert (tmp_path / "whole" / "ranked.csv").read_text() == table
+
+
+def test_many_cells_are_measured_over_all_cores(seen, monkeypatch):
+    scores, store, out, path, _ = seen
+    module = importlib.import_module("milscope.ranking._looks")
+    asked = []
+
+    def pool(function, jobs, workers):
+        asked.append(workers)
+        return ((job, pickle.loads(pickle.dumps(function))(job)) for job in jobs)  # as a process gets it
+
+    monkeypatch.setattr(module, "over_slides", pool)
+    retrieve(scores, store, out, labels=path)
+    alone = (out / "ranked.csv").read_text()
+    monkeypatch.setattr(module, "ALONE", 360)
+    retrieve(scores, store, out.with_name("many"), labels=path)
+    assert asked == [1, 0]
+    assert (out.with_name("many") / "ranked.csv").read_text() == alone
+
+
+def test_a_scored_cell_that_the_store_lacks_is_refused(run, tmp_path):
+    scores, store, out, cells, features = run
+    path, _ = judged(tmp_path, cells)
+    table = pd.read_parquet(scores / "cells.parquet")
+    table["cell"] = table["cell"].where(table.index != 40, "gone")
+    table.to_parquet(scores / "cells.parquet", index=False)
+    with pytest.raises(InputError, match=r"`cells` should be the store that the scores were made from\. Found 1 scored cells"):
+        retrieve(scores, store, out, labels=path, features=features)
 
 
 def test_refuses_what_does_not_fit(run, tmp_path):

@@ -5,6 +5,7 @@ from typing import Any
 
 from milscope.configs._benchmark import METHODS, QUICK, WitnessConfig
 from milscope.configs._learning import (
+    CELL_WEIGHT,
     CompareConfig,
     CrossvalidateConfig,
     DistillConfig,
@@ -53,6 +54,7 @@ STAGES: Mapping[str, type[Any]] = {
 }
 
 __all__ = [
+    "CELL_WEIGHT",
     "LEARNED",
     "METHODS",
     "QUICK",

@@ -68,6 +68,10 @@ class EncodeConfig:
     address: str = as_in(TileConfig, "address")
 
 
+CELL_WEIGHT = 10.0
+"""What the judged cells of a step of `train` count together, beside its slides, unless it is said."""
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """How slide models learn from features."""

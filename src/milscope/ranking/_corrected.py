@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import NearestNeighbors
 
 from milscope.ranking._crossfit import standard
 from milscope.types import refuse
@@ -16,6 +17,10 @@ PRIOR = 0.5
 """By which the score before is multiplied: the larger, the less the penalty holds it back beside what cells look like."""
 FURTHEST = 5.0
 """No look is further from the mean, in deviations."""
+NEAREST, USUAL = 5, 2000
+"""A cell stands out by the distance to its fifth neighbour, among at most so many ordinary cells."""
+ODD = 0.3
+"""How much abnormal cells stand out: the exponent of the shares below which they lie, 1 for not at all."""
 FOLDS = 5
 """Most parts of the judged slides that take turns as held out."""
 
@@ -76,7 +81,8 @@ def learn_corrections(examples: Examples) -> Corrector:
 
     Beside the cells judged normal, those of normal slides are taken for normal (any that are not judged, if no normal slide is
     known: most cells are), all together with the weight of all verdicts: reviewers saw the first cells only, so verdicts alone
-    say nothing of the rest. The strong penalty makes a wrong verdict one voice among the others.
+    say nothing of the rest. The strong penalty makes a wrong verdict one voice among the others, and a cell that was judged
+    abnormal but looks like any other counts less (`_trust`).
 
     Args:
         examples: Judged cells of both kinds, and others.
@@ -95,19 +101,47 @@ def learn_corrections(examples: Examples) -> Corrector:
         raise refuse("labels", "of both kinds of cells", found, "Judge more cells.")
     centre, spread = standard(examples.looks)
 
+    def scaled(looks: Float[np.ndarray, "cell look"]) -> Float[np.ndarray, "cell look"]:
+        return np.clip((looks - centre) / spread, -FURTHEST, FURTHEST) / np.sqrt(looks.shape[1])
+
     def seen(looks: Float[np.ndarray, "cell look"], prior: Float[np.ndarray, " cell"]) -> Float[np.ndarray, "cell feature"]:
-        scaled = np.clip((looks - centre) / spread, -FURTHEST, FURTHEST) / np.sqrt(looks.shape[1])
-        return np.column_stack([scaled, PRIOR * prior])
+        return np.column_stack([scaled(looks), PRIOR * prior])
 
     beside = ~known & (examples.normal if (examples.normal & ~known).any() else True)
     abnormal = examples.verdict == 1
     weight = np.where(known, 1.0, np.where(beside, known.sum() / max(1, beside.sum()), 0.0))
+    weight[abnormal] = _trust(scaled(examples.looks[abnormal]), scaled(examples.looks[beside]))
     for kind in (abnormal, ~abnormal):
         weight[kind] *= known.sum() / weight[kind].sum()
     taken = weight > 0
     model = LogisticRegression(C=STRENGTH, max_iter=300)
     model.fit(seen(examples.looks[taken], examples.prior[taken]), abnormal[taken], sample_weight=weight[taken])
     return lambda looks, prior: model.decision_function(seen(looks, prior)).astype(float)
+
+
+def _trust(judged: Float[np.ndarray, "cell look"], others: Float[np.ndarray, "other look"]) -> Float[np.ndarray, " cell"]:
+    r"""How likely each cell that was judged abnormal is no ordinary one: one that was marked by mistake looks like the others.
+
+    $$ w_i = \frac{\rho a t_i^{a-1}}{\rho a t_i^{a-1} + 1 - \rho}, \quad \rho = \frac{1 + \sum_i w_i}{2 + n} $$
+
+    t is the share of the other cells that lie as far from their neighbours as the cell does: any value alike for ordinary
+    cells, small values more often for abnormal ones. Where all stand out, all weigh alike.
+
+    Args:
+        judged: Scaled looks of cells judged abnormal.
+        others: Scaled looks of cells that are taken for normal.
+    """
+    others = others[:: -(-len(others) // USUAL)]
+    if len(others) <= NEAREST:
+        return np.ones(len(judged))
+    near = NearestNeighbors(n_neighbors=NEAREST, algorithm="brute").fit(others)
+    usual, found = near.kneighbors()[0][:, -1], near.kneighbors(judged)[0][:, -1]
+    share = (1 + (usual[None] >= found[:, None]).sum(1)) / (len(usual) + 1)
+    odd, right = ODD * share ** (ODD - 1), 0.5
+    for _ in range(100):
+        trust = right * odd / (right * odd + 1 - right)
+        right = (1 + trust.sum()) / (2 + len(trust))
+    return trust
 
 
 def measure_gain(examples: Examples, seed: int = 0) -> Gain | None:

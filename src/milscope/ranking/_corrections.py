@@ -13,6 +13,7 @@ from milscope.progress import progress
 from milscope.ranking._corrected import Corrector, Examples, Gain, learn_corrections, measure_gain
 from milscope.ranking._looks import Looks
 from milscope.ranking._scores import Ranking, order, rank_slides
+from milscope.types import refuse
 
 SAMPLE, EACH = 20_000, 100
 """Cells beside the judged ones that are learned from: most of all slides together, and of one slide."""
@@ -94,6 +95,7 @@ class Correction:
         asked, parts, looks = self.asked, [], []
         names = pd.read_csv(asked.scores / "slides.csv", usecols=["slide"], dtype=str)["slide"]
         each, random = min(EACH, max(1, SAMPLE // max(1, len(names)))), np.random.default_rng(17)
+        self._prepare()
         with progress("look", len(names), "slides") as advance:
             for number, (slide, cells) in enumerate(rank_slides(asked.scores, asked.ranking, asked.task)):
                 verdict = self._verdicts(slide, cells)
@@ -110,6 +112,12 @@ class Correction:
         return Examples(np.concatenate(looks), _quantile(table["score"].to_numpy(), before), table["slide"].to_numpy(),
                         table["verdict"].to_numpy(), table["normal"].to_numpy()), before
 
+    def _prepare(self) -> None:
+        """Has all cells measured that will be looked at."""
+        asked = self.asked
+        asked.looks.prepare((slide, self._places(slide, cells, self._seen(cells, self._verdicts(slide, cells))))
+                            for slide, cells in rank_slides(asked.scores, asked.ranking, asked.task))
+
     def _verdicts(self, slide: str, cells: pd.DataFrame) -> Float[np.ndarray, " cell"]:
         return match_verdicts(self.told[slide], cells) if slide in self.told else np.full(len(cells), np.nan)
 
@@ -119,10 +127,16 @@ class Correction:
         return np.union1d(first, np.flatnonzero(~np.isnan(verdict)))
 
     def _looks(self, slide: str, cells: pd.DataFrame, rows: Int[np.ndarray, " row"]) -> Float[np.ndarray, "row look"]:
-        """Their looks; the store may hold cells in another order, or more of them."""
+        return self.asked.looks.of(slide, self._places(slide, cells, rows))
+
+    def _places(self, slide: str, cells: pd.DataFrame, rows: Int[np.ndarray, " row"]) -> Int[np.ndarray, " row"]:
+        """Their numbers in the store, which may hold cells in another order, or more of them."""
         stored = pd.Index(self.asked.looks.store.table(slide)["cell"].to_pylist())
         places = stored.get_indexer(pd.Index(cells["cell"].iloc[rows]))
-        return self.asked.looks.of(slide, places)
+        if (places < 0).any():
+            raise refuse("cells", "the store that the scores were made from", f"{(places < 0).sum()} scored cells of slide "
+                         f"{slide} that are not in it", "Give that store, or encode and predict again.")
+        return places
 
     def _warnings(self, lacking: list[str]) -> list[str]:
         found, gain = [], self.gain

@@ -1,4 +1,4 @@
-"""The page: one self-contained HTML file that shows a person what a run found, and how far to trust it."""
+"""The report: a folder of pages that shows a person what a run found, and how far to trust it."""
 
 from milscope.report._charts import DASHES, INK, MUTED, SERIES, SURFACE, Chart, Drawing
 from milscope.report._comparison import ComparedModel, ComparisonPage, comparison_page

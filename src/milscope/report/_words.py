@@ -121,6 +121,9 @@ def headline(run: Gathered) -> list[str]:
         spread = interval(recall, percent)
         sentences.append(f"Of the truly abnormal cells of an abnormal test slide, {percent(recall['value'])}"
                          f"{f' ({spread})' if spread else ''} are among the {k} cells that it shows first.")
+    told = run.scored.summary if run.scored else {}
+    if (trust := str(told.get("trust", ""))) and not any(str(said).startswith(trust) for said in told.get("warnings") or ()):
+        sentences.append(_sentence(trust))
     return sentences
 
 

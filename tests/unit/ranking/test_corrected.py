@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from milscope.ranking import Examples, learn_corrections, measure_gain
+from milscope.ranking import Examples, _corrected, learn_corrections, measure_gain
+from milscope.ranking._corrected import _trust
 from milscope.types import InputError
 
 WIDTH = 40
@@ -46,6 +47,31 @@ def test_abnormal_cells_of_slides_nobody_judged_come_first_though_the_order_befo
         shares.append(first(corrector(looks, prior), abnormal))
     assert np.mean(shares) > 0.85, shares
     assert first(prior, abnormal) < 0.3
+
+
+def test_what_was_called_abnormal_and_looks_like_any_other_cell_counts_less():
+    random = np.random.default_rng(0)
+    ordinary, odd, usual = random.normal(size=(10, WIDTH)), random.normal(size=(3, WIDTH)), random.normal(size=(900, WIDTH))
+    odd[:, :3] += 6
+    trust = _trust(np.concatenate([odd, ordinary]), usual)
+    assert trust[:3].min() > 2 * trust[3:].mean()
+    assert trust.max() < 1
+    assert _trust(odd, usual).min() > 0.95, "where all stand out they weigh alike"
+    np.testing.assert_array_equal(_trust(ordinary, usual[:3]), np.ones(10))
+
+
+def test_one_abnormal_cell_is_heard_better_among_ordinary_ones_that_were_called_abnormal_by_mistake(monkeypatch):
+    shares = []
+    for trusting in (_trust, lambda judged, others: np.ones(len(judged))):
+        monkeypatch.setattr(_corrected, "_trust", trusting)
+        for seed in range(3):
+            examples, abnormal = planted(seed, shift=8.0, verdicts=20, slides=20)
+            verdict = np.where(abnormal, np.nan, examples.verdict)
+            verdict[np.flatnonzero(abnormal & examples.judged)[0]] = 1
+            verdict[np.flatnonzero(examples.judged & ~abnormal)[::20]] = 1
+            looks, prior, sought = new_cells(seed, shift=8.0)
+            shares.append(first(learn_corrections(examples._replace(verdict=verdict))(looks, prior), sought))
+    assert np.mean(shares[:3]) > np.mean(shares[3:]) + 0.1, shares
 
 
 def test_where_looks_say_nothing_the_order_before_stays_to_be_seen():

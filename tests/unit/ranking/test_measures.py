@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
+import torch
+from scipy import ndimage
 
 from milscope.ranking._bodies import bodies, cell_masks, central, densities, outlines, shrunk, thresholds
-from milscope.ranking._measures import CHUNK, measure_cells
+from milscope.ranking._measures import CHUNK, _box, measure_cells
 
 SIDE = 64
 DOWN, RIGHT = np.mgrid[:SIDE, :SIDE] - (SIDE - 1) / 2
@@ -56,6 +58,20 @@ def test_a_threshold_lies_between_two_groups():
 
 def test_shrinking_takes_the_edge_of_the_crop_too():
     assert shrunk(np.ones((1, 9, 9), bool), 2).sum() == 25
+
+
+@pytest.mark.parametrize("pixels", [1, 2, 4])
+def test_shrinking_leaves_what_has_only_its_own_around_it(pixels):
+    masks = np.random.default_rng(0).random((3, 20, 20)) < 0.97
+    slow = [ndimage.minimum_filter(mask, 2 * pixels + 1, mode="constant", cval=False) for mask in masks]
+    np.testing.assert_array_equal(shrunk(masks, pixels), slow)
+
+
+@pytest.mark.parametrize("band", [3, 5, 7, 9, 13])
+def test_the_mean_over_squares_is_that_of_a_slow_filter(band):
+    maps = np.random.default_rng(0).normal(size=(2, 3, 20, 20))
+    slow = ndimage.uniform_filter(maps, (1, 1, band, band), mode="nearest")
+    np.testing.assert_allclose(_box(torch.from_numpy(maps.astype(np.float32)), band), slow, atol=1e-5)
 
 
 def test_the_cell_and_the_body_in_its_middle_are_found():
