@@ -40,6 +40,11 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def pytest_unconfigure() -> None:
+    """Else libraries that look for what was left behind at the end complain of it."""
+    gc.unfreeze()
+
+
 @pytest.fixture(scope="session")
 def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """12 rendered slides of 30 cells, as images with a cell table: slides.csv, cells.csv, truth/cells.csv."""
