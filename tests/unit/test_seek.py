@@ -189,7 +189,7 @@ def test_an_order_is_borne_out_where_the_first_cells_of_positive_slides_differ_f
     assert found.borne["right"] == {"nats": pytest.approx(20 * np.log(2)), "cells": 20, "positive": 20, "chance": 10}
     assert found.borne["noise"] == found.borne["unread"], "slides without a label say nothing"
     assert found.borne["noise"]["nats"] < 5
-    assert [each.startswith(f"order by {name}") for each, name in zip(found.warnings(), ("noise", "unread"), strict=True)]
+    assert [each.startswith(f"the order by {name}") for each, name in zip(found.warnings(), ("noise", "unread"), strict=True)]
     assert "20 are on positive slides, 10 by chance" in found.told("right")
 
 

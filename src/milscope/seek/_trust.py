@@ -35,7 +35,7 @@ class Trust(NamedTuple):
         if not given["cells"]:
             return f"no sign in the labels that the order by {name} holds"
         how = "" if given["nats"] >= SURE else "weakly " if given["nats"] >= DOUBTFUL else "not "
-        return (f"order by {name} {how}borne out by the labels: of the highest {given['cells']:.0f} cells "
+        return (f"the order by {name} is {how}borne out by the labels: of the highest {given['cells']:.0f} cells "
                 f"{given['positive']:.0f} are on positive slides, {given['chance']:.0f} by chance ({given['nats']:.1f} nats)")
 
     def warnings(self) -> list[str]:

@@ -28,7 +28,7 @@ def sought(run):
     with Stage(run / "seek", "scores", config, {"cells": "0"}, ["P002", "P003"]) as stage:
         shutil.copy(run / "predict" / "slides.csv", stage.work / "slides.csv")
         stage.summary.update(task="abnormal", threshold=0.25, rankings=["density"], learned=4, validation_auc=0.75,
-                             trust="order by density borne out by the labels: 9 of 9 (12.0 nats)",
+                             trust="the order by density is borne out by the labels: 9 of 9 (12.0 nats)",
                              warnings=["the highest cells tell nothing"])
     return stage.manifest.fingerprint
 
@@ -42,7 +42,7 @@ def test_slides_threshold_and_warnings_are_those_of_seek(run):
     page = "".join(file.read_text() for file in (*pages.glob("*.html"), pages / "slides" / "1.html"))
     assert "Calls at the threshold 0.25" in page
     assert "The highest cells tell nothing." in page
-    assert "Order by density borne out by the labels: 9 of 9 (12.0 nats)." in page
+    assert "The order by density is borne out by the labels: 9 of 9 (12.0 nats)." in page
     assert "no slide model" in page
     assert "needed no encoder" in page
     assert "by density, fitted to 4 slides; those were told apart with an AUC of 0.75" in page
