@@ -11,10 +11,10 @@ from milscope.flags import PATH, configured, tell
 
 @click.command()
 @click.argument("run", type=PATH)
-@click.option("--out", type=PATH, help="Directory of the page.  [default: RUN/report]")
+@click.option("--out", type=PATH, help="Directory of the pages.  [default: RUN/report]")
 @configured(STAGES["report"])
 def report(run: Path, out: Path | None, config: Any) -> None:  # noqa: ANN401
-    """Write the page of a RUN."""
+    """Write the pages of a RUN."""
     from milscope.report import report as verb
 
     tell("report", verb(run, out, config))

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 
 from milscope.configs import ExportCellsConfig
 from milscope.judged import match_verdicts, read_verdicts
+from milscope.ranking import find_scores
 from milscope.slides import ALIASES, PLACE_NAMES, match_column, read_text_table
 from milscope.store import CellStore, Frame, Manifest, artifact_kind, read_manifest
 from milscope.types import refuse
@@ -99,7 +100,7 @@ def gather(ranked: Path, config: ExportCellsConfig, *, verdicts: Path | None, ce
     if artifact_kind(ranked) != "ranked" and artifact_kind(ranked / "retrieve") == "ranked":
         ranked = ranked / "retrieve"
     origin = read_manifest(ranked, "ranked")
-    folder = _of_task(ranked, config.task)
+    folder = _of_task(ranked, config.task, find_scores(ranked.parent, origin.inputs.get("scores", "")))
     table = pd.read_csv(folder / "ranked.csv", usecols=["slide", "cell"], dtype=str, keep_default_na=False)
     if table.empty:
         raise refuse("ranked", "cells of some slide", "none", "Run `retrieve` on scores of slides that have cells.")
@@ -159,9 +160,8 @@ def _classes(verdicts: pd.DataFrame, cells: pd.DataFrame) -> list[str]:
             for cell, label in zip(cells["cell"], labels.tolist(), strict=True)]
 
 
-def _of_task(ranked: Path, task: str) -> Path:
-    """The folder of the ranked cells of a task."""
-    scores = ranked.parent / "predict"
+def _of_task(ranked: Path, task: str, scores: Path) -> Path:
+    """The folder of the ranked cells of a task; the scores know the main one's name."""
     main = str(read_manifest(scores, "scores").summary.get("task", "")) if artifact_kind(scores) == "scores" else ""
     if not task or task == main:
         return ranked

@@ -12,7 +12,7 @@ from milscope.ranking._column import column
 from milscope.ranking._evidence import evidence
 from milscope.ranking._gradient import gradient
 from milscope.ranking._routing import routing
-from milscope.ranking._scores import Ranking, order, other_tasks, rank_slides, scores_of
+from milscope.ranking._scores import Ranking, find_scores, order, other_tasks, rank_slides, scores_of, slide_groups
 from milscope.ranking._seen import Learned, Seen
 from milscope.ranking._tails import Excess, excess
 from milscope.types import refuse
@@ -89,6 +89,7 @@ __all__ = [
     "evidence",
     "excess",
     "find_ranking",
+    "find_scores",
     "fit_classifier",
     "gradient",
     "learn_corrections",
@@ -99,4 +100,5 @@ __all__ = [
     "rank_slides",
     "routing",
     "scores_of",
+    "slide_groups",
 ]

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Float, Int
 
+from milscope.store import artifact_kind, read_manifest
 from milscope.types import refuse
 
 Ranking = Callable[[pd.DataFrame], Float[np.ndarray, " cell"]]
@@ -36,6 +37,23 @@ def rank_slides(directory: str | Path, ranking: Ranking, task: str = "") -> Iter
             raise refuse("scores", "finite", f"{(~np.isfinite(scores)).sum()} cells of slide {slide} that are not",
                          "Train the model again with a lower learning rate.")
         yield slide, cells[["slide", "cell", "x", "y", "width", "height"]].assign(score=scores)
+
+
+def slide_groups(cells: Path) -> dict[str, list[int]]:
+    """Slide → the row groups of a `cells.parquet` that hold its cells."""
+    found: dict[str, list[int]] = {}
+    with pq.ParquetFile(cells) as file:
+        for group in range(file.num_row_groups):
+            for slide in file.read_row_group(group, columns=["slide"])["slide"].unique().to_pylist():
+                found.setdefault(slide, []).append(group)
+    return found
+
+
+def find_scores(run: Path, fingerprint: str) -> Path:
+    """Where the scores of that fingerprint lie in a run; those that are there if none has it, else where they would lie."""
+    there = [run / stage for stage in ("seek", "predict") if artifact_kind(run / stage) == "scores"]
+    made = [path for path in there if read_manifest(path, "scores").fingerprint == fingerprint]
+    return next(iter([*made, *there]), run / "predict")
 
 
 def other_tasks(directory: str | Path) -> list[str]:

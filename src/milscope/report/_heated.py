@@ -10,7 +10,7 @@ from jaxtyping import Float
 from PIL import Image
 
 from milscope.heat import heat, paint, spread
-from milscope.ranking import SHARES
+from milscope.ranking import SHARES, slide_groups
 
 CELLS = "cells.parquet"
 LONGER = 768
@@ -38,7 +38,7 @@ def heats(scores: Path, by: str, task: str = "") -> Callable[[str, tuple[float, 
         return lambda _slide, _extent: None
     reference = None if column.partition(":")[0] in SHARES else spread(
         pq.read_table(path, columns=[column])[column].to_numpy())
-    told, groups = pq.read_metadata(path), _groups(path)
+    told, groups = pq.read_metadata(path), slide_groups(path)
 
     def drawn(slide: str, extent: tuple[float, float]) -> bytes | None:
         if slide not in groups:
@@ -71,14 +71,3 @@ def encoded(values: Float[np.ndarray, "height width"]) -> bytes:
 def over_run(by: str) -> bool:
     """Whether a cell is compared with those of all slides, rather than with those of its own."""
     return by not in SHARES
-
-
-def _groups(path: Path) -> dict[str, list[int]]:
-    """Slide → the row groups that hold its cells; a slide's rows lie together."""
-    found: dict[str, list[int]] = {}
-    with pq.ParquetFile(path) as file:
-        for group in range(file.num_row_groups):
-            names = file.read_row_group(group, columns=["slide"])["slide"].unique().to_pylist()
-            for name in names:
-                found.setdefault(name, []).append(group)
-    return found

@@ -66,6 +66,7 @@ RANKS = {
     "attention": "attention: the share of the slide's decision that rests on the cell",
     "gradient": "gradient: how much of the slide's suspicion a small step of the cell towards the mean cell takes",
     "routing": "routing: the weight by which the cell counts for the expert, 0 for cells that are not sent there",
+    "verdicts": "what verdicts on single cells say of it, above 0 abnormal; cells that were judged stand first or last",
 }
 """What orders cells, in words."""
 SOUGHT = {
@@ -87,7 +88,23 @@ def ranks(run: Gathered) -> dict[str, str]:
     if run.scored is None or "seek" not in run.manifests:
         return {**RANKS, **sought}
     first = run.scored.config["rankings"][0]
-    return {**sought, "evidence": sought.get(first, first), "attention": f"attention: the cell's share of its slide by {first}"}
+    return {**sought, "evidence": sought.get(first, first), "attention": f"attention: the cell's share of its slide by {first}",
+            "verdicts": RANKS["verdicts"]}
+
+
+def ordered_by(run: Gathered, task: str, rank_by: str) -> str:
+    """What orders the cells of a task ("": the main one): `verdicts` if they were ranked anew, else `rank_by`."""
+    retrieved = run.manifests.get("retrieve")
+    judged = str(retrieved.config.get("labels_task", "")) if retrieved else ""
+    anew = bool(_verdicts(run)) and task == (judged if judged != run.task else "")
+    return "verdicts" if anew else rank_by
+
+
+def _verdicts(run: Gathered) -> dict[str, Any]:
+    """The verdicts by which cells were ranked anew, as `retrieve` counted them; {} if they were not."""
+    retrieved = run.manifests.get("retrieve")
+    found = (retrieved.summary.get("verdicts") or {}) if retrieved and "labels" in retrieved.inputs else {}
+    return {} if found.get("kept_order") else found
 
 
 class Row(NamedTuple):
@@ -119,8 +136,9 @@ def headline(run: Gathered) -> list[str]:
     if found:
         k, recall = found
         spread = interval(recall, percent)
+        shows = "showed first before verdicts" if _verdicts(run) else "shows first"
         sentences.append(f"Of the truly abnormal cells of an abnormal test slide, {percent(recall['value'])}"
-                         f"{f' ({spread})' if spread else ''} are among the {k} cells that it shows first.")
+                         f"{f' ({spread})' if spread else ''} are among the {k} cells that it {shows}.")
     told = run.scored.summary if run.scored else {}
     if (trust := str(told.get("trust", ""))) and not any(str(said).startswith(trust) for said in told.get("warnings") or ()):
         sentences.append(_sentence(trust))
@@ -166,6 +184,9 @@ def warnings(run: Gathered) -> Iterator[str]:
         yield "The encoder is untrained (0 passes): this run is a baseline."
     if run.metrics.get("transductive") and not any("ransductive" in said for said in told):
         yield "Judged on patients that the encoder or the model had seen in training (transductive): too good."
+    if found := _verdicts(run):
+        yield (f"Cells are in the order that {count(found['abnormal'] + found['normal'], 'verdict')} on single cells gave them "
+               f"({found['abnormal']} abnormal). What is measured of cells here, and the heat maps, are of the order before.")
     auc = run.slide_metrics().get("auc", {})
     if known(auc.get("low")) and known(auc.get("high")) and auc["low"] <= 0.5 <= auc["high"]:
         yield "The interval of the slide AUC includes 0.5: the result cannot be told from guessing."

@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 from jaxtyping import Float
 
-from milscope.ranking import SHARES
+from milscope.ranking import SHARES, find_scores
 from milscope.slides import is_file_name
 from milscope.store import artifact_kind, read_manifest
 from milscope.types import refuse
@@ -87,7 +87,7 @@ class ReviewedRun:
                          "Run `milscope run` first, or `milscope retrieve … --out RUN/retrieve`.")
         self.manifest = read_manifest(self._ranked, "ranked")
         self._stamp = self._stamped()
-        self.scores = _scores(self.directory, self.manifest.inputs.get("scores", ""))
+        self.scores = find_scores(self.directory, self.manifest.inputs.get("scores", ""))
         self.tasks = _tasks(self.directory, self.scores)
         self._frames = lru_cache(32)(self._frame)
         self.slides = self.listed(self.tasks[0])["slide"].tolist()
@@ -191,13 +191,6 @@ def _grouped(judged: Iterable[Judged]) -> dict[str, list[int]]:
     for place, one in enumerate(judged):
         groups.setdefault(one.slide, []).append(place)
     return groups
-
-
-def _scores(run: Path, wanted: str) -> Path:
-    """Where the scores lie that the ranking came from; of a run without them where they would lie."""
-    there = [run / stage for stage in ("seek", "predict") if artifact_kind(run / stage) == "scores"]
-    made = [path for path in there if read_manifest(path, "scores").fingerprint == wanted]
-    return next(iter([*made, *there]), run / "predict")
 
 
 def _tasks(run: Path, scores: Path) -> list[Asked]:

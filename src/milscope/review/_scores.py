@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Float
 
 from milscope.heat import spread
-from milscope.ranking import find_ranking, rank_slides, scores_of
+from milscope.ranking import find_ranking, rank_slides, scores_of, slide_groups
 from milscope.review._run import Asked, ReviewedRun
 
 _COLUMNS = ["slide", "cell", "x", "y", "width", "height", "score"]
@@ -63,10 +63,4 @@ def _compared(scores: Path, rank: str, task: str, _: int) -> Float[np.ndarray, "
 
 @lru_cache(8)
 def _groups(path: Path, _: int) -> dict[str, list[int]]:
-    """In which row groups the cells of each slide lie."""
-    found: dict[str, list[int]] = {}
-    with pq.ParquetFile(path) as file:
-        for group in range(file.num_row_groups):
-            for slide in file.read_row_group(group, columns=["slide"])["slide"].unique().to_pylist():
-                found.setdefault(slide, []).append(group)
-    return found
+    return slide_groups(path)

@@ -1,4 +1,5 @@
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +84,12 @@ def test_other_tasks_and_fewer_cells(run):
     assert not set(main["cell"]) & set(clue["cell"])
     with pytest.raises(InputError, match=r"by which cells were ranked: abnormal, clue\. Found age"):
         gathered(run, task="age")
+
+
+def test_the_main_task_has_its_name_from_whatever_scored_it(run, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "run" / "predict").rename(tmp_path / "run" / "seek")
+    assert gathered(tmp_path / "run", task="abnormal").folder == tmp_path / "run" / "retrieve"
 
 
 def test_verdicts_are_found_by_name_or_place_and_lost_ones_counted(run, tmp_path):

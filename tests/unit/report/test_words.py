@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pandas as pd
@@ -7,6 +8,26 @@ from tests.fake_run import fake_run
 from milscope.metrics import SLIDE_METRICS
 from milscope.report import _words as words
 from milscope.report._gather import gather
+
+
+@pytest.mark.parametrize(("task", "own"), [("", ""), ("abnormal", ""), ("clue", "clue")])
+def test_an_order_that_verdicts_gave_is_told_from_the_one_that_was_measured(tmp_path, task, own):
+    run = fake_run(tmp_path / "run")
+    before = gather(run)
+    assert words.ordered_by(before, own, "evidence") == "evidence"
+    assert "shows first." in words.headline(before)[-1]
+    manifest = json.loads((run / "retrieve" / "manifest.json").read_text())
+    manifest["inputs"]["labels"], manifest["config"]["labels_task"] = "0123", task
+    manifest["summary"]["verdicts"] = {"abnormal": 3, "normal": 7, "kept_order": False}
+    (run / "retrieve" / "manifest.json").write_text(json.dumps(manifest))
+    anew = gather(run)
+    assert words.ordered_by(anew, own, "evidence") == "verdicts"
+    assert words.ordered_by(anew, "another", "evidence") == "evidence"
+    assert any("the order that 10 verdicts on single cells gave them (3 abnormal)" in said for said in words.warnings(anew))
+    assert "showed first before verdicts." in words.headline(anew)[-1]
+    manifest["summary"]["verdicts"]["kept_order"] = True
+    (run / "retrieve" / "manifest.json").write_text(json.dumps(manifest))
+    assert words.ordered_by(gather(run), own, "evidence") == "evidence"
 
 
 def test_the_headline_holds_the_result_with_its_interval(tmp_path: Path):
